@@ -1,0 +1,157 @@
+"""The only maker of events: what was asked, judged on the newest state."""
+
+from typing import assert_never
+
+from treadle_server.core import events as e
+from treadle_server.core import outcomes as o
+from treadle_server.core import replies, requests
+from treadle_server.core import signals as s
+from treadle_server.core.commands import CallModel, CallTool
+from treadle_server.core.decide import decide, lifetime_end, running_end
+from treadle_server.core.draft import Draft
+from treadle_server.core.ending import end, settle, time_out
+from treadle_server.core.errors import Reason, Refused
+from treadle_server.core.kinds import ApprovalState, CallStatus, ThreadState
+from treadle_server.core.state import State
+
+Ask = s.Signal | s.Begin | s.Due | o.Outcome
+
+
+def accept(state: State, ask: Ask) -> tuple[e.Event, ...] | Refused:
+    """The events that an ask makes, perhaps none; or why it is refused. `state` is untouched."""
+    draft = advance(state, ask)
+    return draft if isinstance(draft, Refused) else tuple(draft.events)
+
+
+def advance(state: State, ask: Ask) -> Draft | Refused:
+    """As `accept`, with the state after the events."""
+    if state.unreadable:
+        return Refused(Reason.RECORD_CORRUPT, "the thread's log was written by a newer release")
+    draft = Draft(state, ask.now)
+    refused = _take(draft, ask)
+    if refused is not None:
+        return refused
+    settle(draft)
+    return draft
+
+
+def begin_ready(draft: Draft, now: int) -> None:
+    """Adds the intents of all that is wanted, not begun and due: an outcome and what follows are one append."""
+    commands = [c for c in decide(draft.state) if not c.begun and c.not_before <= now]
+    if commands:
+        _begin(draft, s.Begin(now, tuple(sorted(commands, key=lambda c: (len(c.call_id), c.call_id)))))
+        settle(draft)
+
+
+def _take(draft: Draft, ask: Ask) -> Refused | None:
+    match ask:
+        case s.Begin():
+            return _begin(draft, ask)
+        case s.Due():
+            return _due(draft, ask)
+        case (
+            o.ModelReplied()
+            | o.ModelFailed()
+            | o.ToolReturned()
+            | o.ToolFailed()
+            | o.Aborted()
+            | o.Recovered()
+        ):
+            return _outcome(draft, ask)
+        case _:
+            return _signal(draft, ask)
+
+
+def _signal(draft: Draft, ask: s.Signal) -> Refused | None:
+    if draft.state.status is ThreadState.UNSPECIFIED and not isinstance(ask, s.Create):
+        return Refused(Reason.RESOURCE_NOT_FOUND, "the thread does not exist")
+    match ask:
+        case s.Create():
+            return requests.create(draft, ask)
+        case s.Pause():
+            return requests.pause(draft, ask)
+        case s.Resume():
+            return requests.resume(draft, ask)
+        case s.Cancel():
+            return requests.cancel(draft, ask)
+        case s.Complete():
+            return requests.complete(draft, ask)
+        case s.SendInput():
+            return requests.send_input(draft, ask)
+        case s.SubmitToolResult():
+            return requests.submit_tool_result(draft, ask)
+        case s.Decide():
+            return requests.decide_approval(draft, ask)
+        case _:
+            assert_never(ask)
+
+
+def _outcome(draft: Draft, outcome: o.Outcome) -> Refused | None:
+    if not replies.fits(draft.state, outcome):
+        return Refused(Reason.THREAD_STATE_CONFLICT, "the outcome belongs to no call in flight")
+    match outcome:
+        case o.ModelReplied():
+            replies.model_replied(draft, outcome)
+        case o.ModelFailed():
+            replies.model_failed(draft, outcome)
+        case o.ToolReturned():
+            replies.tool_returned(draft, outcome)
+        case o.ToolFailed():
+            replies.tool_failed(draft, outcome)
+        case o.Aborted():
+            replies.aborted(draft, outcome)
+        case o.Recovered():
+            replies.recovered(draft, outcome)
+        case _:
+            assert_never(outcome)
+    return None
+
+
+def _begin(draft: Draft, ask: s.Begin) -> Refused | None:
+    """Makes the intents. Refused whole if one of the commands is not wanted (any more)."""
+    wanted = decide(draft.state)
+    if any(command not in wanted or command.begun for command in ask.commands):
+        return Refused(Reason.THREAD_STATE_CONFLICT, "a command to begin is not wanted")
+    if ask.commands and draft.state.status is ThreadState.PENDING:
+        draft.go(ThreadState.RUNNING)
+    for command in ask.commands:
+        match command:
+            case CallModel():
+                _begin_model_call(draft, command)
+            case CallTool():
+                draft.add(e.ToolCallStarted(command.call_id, command.attempt))
+            case _:
+                assert_never(command)
+    return None
+
+
+def _begin_model_call(draft: Draft, command: CallModel) -> None:
+    if draft.state.model_call is None:
+        draft.add(e.IterationStarted(draft.state.iteration + 1, draft.state.inputs))
+    draft.add(e.ModelCallStarted(command.call_id, command.attempt, draft.state.spec.model))
+
+
+def _due(draft: Draft, ask: s.Due) -> Refused | None:
+    state = draft.state
+    if state.ended or state.status is ThreadState.UNSPECIFIED:
+        return None
+    pending = state.pending
+    if pending is not None and state.ending and ask.now >= pending.since + pending.grace_micros:
+        end(draft, pending.target_state, pending.stop_reason, output=pending.output)
+    elif ask.now >= lifetime_end(state):
+        time_out(draft, "limits.max_lifetime")
+    elif state.running_since and ask.now >= running_end(state):
+        time_out(draft, "limits.timeout")
+    else:
+        _expire_approvals(draft, ask.now)
+    return None
+
+
+def _expire_approvals(draft: Draft, now: int) -> None:
+    for call in list(draft.state.calls.values()):
+        approval = call.approval
+        if not call.gated or approval is None or not approval.expire_time or now < approval.expire_time:
+            continue
+        draft.add(e.ApprovalDecided(approval.approval_id, ApprovalState.EXPIRED))
+        text = "The approval of this call expired; it was not run."
+        draft.add(e.ToolCallCompleted(call.call_id, CallStatus.REJECTED, text))

@@ -1,0 +1,89 @@
+"""What the world answered to a command."""
+
+from dataclasses import dataclass
+
+from treadle_server.core.kinds import CallStatus
+from treadle_server.core.values import Cost, ProposedCall, ProviderContent, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReplied:
+    """The model gave a turn."""
+
+    now: int
+    call_id: str
+    attempt: int
+    text: str = ""
+    data_json: str = ""
+    """The text as canonical JSON when the agent asked for structured output."""
+    thought: str = ""
+    calls: tuple[ProposedCall, ...] = ()
+    usage: Usage | None = None
+    cost: Cost | None = None
+    provider_content: ProviderContent | None = None
+    refusal: str = ""
+    truncated: bool = False
+    problem: str = ""
+    """Why the runtime cannot take this turn; empty when it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailed:
+    """An attempt gave no turn."""
+
+    now: int
+    call_id: str
+    attempt: int
+    code: int
+    message: str
+    retryable: bool
+    retry_after_micros: int | None = None
+    jitter: float = 0.0
+    """A random number from 0 to 1, drawn outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReturned:
+    """A tool call has its result."""
+
+    now: int
+    call_id: str
+    attempt: int
+    status: CallStatus
+    observation: str
+    duration_micros: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFailed:
+    """An attempt gave no answer."""
+
+    now: int
+    call_id: str
+    attempt: int
+    status: CallStatus
+    message: str
+    retryable: bool
+    duration_micros: int = 0
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """The runtime stopped a call that was no longer wanted."""
+
+    now: int
+    call_id: str
+    attempt: int
+    duration_micros: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A server found the thread with calls in flight that nobody runs."""
+
+    now: int
+    epoch: int
+
+
+Outcome = ModelReplied | ModelFailed | ToolReturned | ToolFailed | Aborted | Recovered

@@ -1,0 +1,189 @@
+"""Accepting what the world answered: model turns, tool results, crashes."""
+
+from treadle_server.core import events as e
+from treadle_server.core import outcomes as o
+from treadle_server.core import policy
+from treadle_server.core.draft import Draft
+from treadle_server.core.ending import fail
+from treadle_server.core.kinds import CallStatus, Effect, StopReason, UnknownPolicy, Verdict
+from treadle_server.core.spec import ToolSpec
+from treadle_server.core.state import Call, State
+from treadle_server.core.values import Cost, Fault, ProposedCall, Usage
+
+_CODE_CANCELLED = 1
+_CODE_UNKNOWN = 2
+
+UNKNOWN_OUTCOME = (
+    "The outcome of this call is unknown: the server stopped before the result was recorded. It may or may "
+    "not have taken effect, and it was not repeated."
+)
+
+
+def fits(state: State, outcome: o.Outcome) -> bool:
+    """The outcome belongs to an attempt that is in flight."""
+    if isinstance(outcome, o.Recovered):
+        return not state.ended and state.in_flight
+    if state.ended:
+        return False
+    model_call = state.model_call
+    if model_call is not None and model_call.call_id == outcome.call_id:
+        return model_call.in_flight and model_call.attempt == outcome.attempt
+    call = state.calls.get(outcome.call_id)
+    return call is not None and call.in_flight and call.attempt == outcome.attempt
+
+
+def model_replied(draft: Draft, reply: o.ModelReplied) -> None:
+    state = draft.state
+    if reply.thought:
+        draft.add(e.ThoughtRecorded(reply.call_id, reply.thought))
+    problem = "" if state.ending else _problem(reply)
+    final = not (reply.calls or problem or reply.refusal or state.inputs or state.ending)
+    draft.add(
+        e.MessageCompleted(
+            f"message-{state.iteration}",
+            reply.call_id,
+            reply.text,
+            final,
+            reply.truncated,
+            reply.provider_content,
+        )
+    )
+    _record_usage(draft, reply)
+    if state.ending:
+        return
+    if reply.refusal:
+        fail(draft, StopReason.MODEL_REFUSAL, reply.refusal)
+    elif problem:
+        draft.add(e.OutputRejected(reply.call_id, problem))
+    elif reply.calls:
+        _request_calls(draft, reply.calls)
+
+
+def _problem(reply: o.ModelReplied) -> str:
+    if reply.problem or reply.refusal:
+        return reply.problem
+    if len(reply.calls) > policy.CALLS_PER_TURN_MAX:
+        return f"{len(reply.calls)} tool calls in one turn; at most {policy.CALLS_PER_TURN_MAX} are taken"
+    if not reply.calls and not reply.text.strip():
+        return "the turn was empty: answer, or call a tool"
+    return ""
+
+
+def _record_usage(draft: Draft, reply: o.ModelReplied) -> None:
+    draft.add(
+        e.UsageRecorded(
+            reply.call_id,
+            reply.attempt,
+            draft.state.model_used,
+            reply.usage or Usage(),
+            reply.cost or Cost(known=False),
+            estimated=reply.usage is None,
+        )
+    )
+
+
+def _request_calls(draft: Draft, proposed: tuple[ProposedCall, ...]) -> None:
+    state, most = draft.state, draft.state.spec.limits.max_tool_calls
+    if state.tool_call_count + len(proposed) > most:
+        fail(draft, StopReason.MAX_TOOL_CALLS, f"limits.max_tool_calls of {most} is reached")
+        return
+    for index, call in enumerate(proposed, start=1):
+        _request_call(draft, f"call-{state.iteration}-{index}", call)
+
+
+def _request_call(draft: Draft, call_id: str, call: ProposedCall) -> None:
+    tool = draft.state.tool(call.name)
+    verdict = policy.verdict(tool, call)
+    effect = tool.effect if tool is not None else Effect.AT_MOST_ONCE
+    draft.add(
+        e.ToolCallRequested(call_id, call.name, call.arguments_json, effect, verdict, call.provider_call_id)
+    )
+    if verdict is Verdict.INVALID:
+        problem = call.problem or f"there is no tool {call.name}"
+        draft.add(e.ToolCallCompleted(call_id, CallStatus.INVALID, problem))
+        return
+    assert tool is not None
+    if verdict is Verdict.NEEDS_APPROVAL:
+        _request_approval(draft, call_id, tool, call)
+    elif tool.asks:
+        draft.add(e.QuestionAsked(call_id, call.arguments_json))
+
+
+def _request_approval(draft: Draft, call_id: str, tool: ToolSpec, call: ProposedCall) -> None:
+    lifetime = tool.approval_lifetime_micros
+    draft.add(
+        e.ApprovalRequested(
+            f"approval-{call_id}",
+            call_id,
+            call.name,
+            tool.effect,
+            call.arguments_json,
+            policy.arguments_digest(call.arguments_json),
+            tool.approvers_needed,
+            draft.now + lifetime if lifetime else 0,
+        )
+    )
+
+
+def model_failed(draft: Draft, failure: o.ModelFailed) -> None:
+    state = draft.state
+    retry = failure.retryable and failure.attempt < policy.MODEL_ATTEMPTS_MAX and not state.ending
+    delay = policy.backoff(failure.attempt, failure.jitter, failure.retry_after_micros) if retry else 0
+    fault = Fault(failure.code, failure.message)
+    draft.add(e.ModelCallFailed(failure.call_id, failure.attempt, fault, retry, delay))
+    if not retry and not state.ending:
+        fail(draft, StopReason.MODEL_ERROR, failure.message, failure.code)
+
+
+def tool_returned(draft: Draft, result: o.ToolReturned) -> None:
+    completed = e.ToolCallCompleted(result.call_id, result.status, result.observation, result.duration_micros)
+    draft.add(completed)
+
+
+def tool_failed(draft: Draft, failure: o.ToolFailed) -> None:
+    """Another attempt where the effect class and the tool allow one; else the agent sees the failure."""
+    state = draft.state
+    call = state.calls[failure.call_id]
+    tool = state.tool(call.name)
+    attempts_max = 1 if tool is None or call.effect is Effect.AT_MOST_ONCE else tool.attempts_max
+    if failure.retryable and failure.attempt < attempts_max and not state.ending:
+        delay = policy.backoff(failure.attempt, failure.jitter, None)
+        fault = Fault(_CODE_UNKNOWN, failure.message)
+        draft.add(e.ToolAttemptFailed(failure.call_id, failure.attempt, fault, delay))
+        return
+    completed = e.ToolCallCompleted(failure.call_id, failure.status, failure.message, failure.duration_micros)
+    draft.add(completed)
+
+
+def aborted(draft: Draft, outcome: o.Aborted) -> None:
+    """The runtime itself stopped the call, because the thread is ending."""
+    state = draft.state
+    if state.model_call is not None and state.model_call.call_id == outcome.call_id:
+        fault = Fault(_CODE_CANCELLED, "the call was stopped")
+        draft.add(e.ModelCallFailed(outcome.call_id, outcome.attempt, fault))
+        unpriced = Cost(known=False)
+        draft.add(
+            e.UsageRecorded(
+                outcome.call_id, outcome.attempt, state.model_used, Usage(), unpriced, estimated=True
+            )
+        )
+        return
+    unknown = state.calls[outcome.call_id].effect is Effect.AT_MOST_ONCE
+    status = CallStatus.UNKNOWN if unknown else CallStatus.CANCELLED
+    text = "stopped before the result came" + (": whether it took effect is unknown" if unknown else "")
+    draft.add(e.ToolCallCompleted(outcome.call_id, status, text, outcome.duration_micros))
+
+
+def recovered(draft: Draft, outcome: o.Recovered) -> None:
+    """After a crash: calls that may be repeated begin again, the others end UNKNOWN."""
+    unknown = [call for call in draft.state.calls.values() if _lost(call)]
+    draft.add(e.ExecutionRecovered(outcome.epoch, tuple(call.call_id for call in unknown)))
+    for call in unknown:
+        draft.add(e.ToolCallCompleted(call.call_id, CallStatus.UNKNOWN, UNKNOWN_OUTCOME))
+    if unknown and draft.state.spec.on_unknown_outcome is UnknownPolicy.FAIL and not draft.state.ending:
+        names = ", ".join(call.call_id for call in unknown)
+        fail(draft, StopReason.TOOL_OUTCOME_UNKNOWN, f"the outcome of {names} is unknown after a crash")
+
+
+def _lost(call: Call) -> bool:
+    return call.in_flight and call.effect is Effect.AT_MOST_ONCE
