@@ -9,7 +9,7 @@ from treadle_server.core import signals as s
 from treadle_server.core.commands import CallModel, CallTool
 from treadle_server.core.decide import decide, lifetime_end, running_end
 from treadle_server.core.draft import Draft
-from treadle_server.core.ending import end, settle, time_out
+from treadle_server.core.ending import carry_out, settle, time_out
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.kinds import ApprovalState, CallStatus, ThreadState
 from treadle_server.core.state import State
@@ -36,7 +36,7 @@ def advance(state: State, ask: Ask) -> Draft | Refused:
 
 
 def begin_ready(draft: Draft, now: int) -> None:
-    """Adds the intents of all that is wanted, not begun and due: an outcome and what follows are one append."""
+    """Adds the intents of all that is wanted, not begun and due, to the append of what led to them."""
     commands = [c for c in decide(draft.state) if not c.begun and c.not_before <= now]
     if commands:
         _begin(draft, s.Begin(now, tuple(sorted(commands, key=lambda c: (len(c.call_id), c.call_id)))))
@@ -136,8 +136,9 @@ def _due(draft: Draft, ask: s.Due) -> Refused | None:
     if state.ended or state.status is ThreadState.UNSPECIFIED:
         return None
     pending = state.pending
-    if pending is not None and state.ending and ask.now >= pending.since + pending.grace_micros:
-        end(draft, pending.target_state, pending.stop_reason, output=pending.output)
+    if pending is not None and state.ending:  # accepted first: no other deadline overtakes it
+        if ask.now >= pending.since + pending.grace_micros:
+            carry_out(draft)
     elif ask.now >= lifetime_end(state):
         time_out(draft, "limits.max_lifetime")
     elif state.running_since and ask.now >= running_end(state):

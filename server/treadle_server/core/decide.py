@@ -39,11 +39,11 @@ def wake_at(state: State) -> int | None:
     """When to ask `accept` with Due, micros since 1970; None = only when something else happens."""
     if state.ended or state.unreadable or state.status is ThreadState.UNSPECIFIED:
         return None
+    if state.pending is not None and state.ending:
+        return state.pending.since + state.pending.grace_micros
     times = [lifetime_end(state)]
     if state.running_since:
         times.append(running_end(state))
-    if state.pending is not None and state.ending:
-        times.append(state.pending.since + state.pending.grace_micros)
     for call in state.calls.values():
         if call.gated and call.approval is not None and call.approval.expire_time:
             times.append(call.approval.expire_time)

@@ -10,15 +10,15 @@ from treadle_server.core.kinds import (
     Effect,
     StopReason,
     ThreadState,
-    Verdict,
 )
-from treadle_server.core.state import Call, State
+from treadle_server.core.state import Call, ModelCall, State
 from treadle_server.core.values import Content, Cost, Fault, Usage
 
 _CODE_CANCELLED = 1
 _CODE_DEADLINE_EXCEEDED = 4
 _CODE_FAILED_PRECONDITION = 9
 _CODE_RESOURCE_EXHAUSTED = 8
+_CODE_ABORTED = 10
 
 
 def settle(draft: Draft) -> None:
@@ -28,7 +28,7 @@ def settle(draft: Draft) -> None:
         return
     if state.pending is not None:
         if not state.in_flight:
-            _carry_out(draft)
+            carry_out(draft)
         return
     if state.status in (ThreadState.PENDING, ThreadState.PAUSED):
         return
@@ -47,14 +47,18 @@ def resting_state(state: State) -> ThreadState:
     return ThreadState.WAITING_INPUT
 
 
-def _carry_out(draft: Draft) -> None:
+def carry_out(draft: Draft) -> None:
+    """Does what is pending, waiting no longer for what is in flight."""
     pending = draft.state.pending
     assert pending is not None
     if pending.command is Control.PAUSE:
         if not _finished(draft):
             draft.go(ThreadState.PAUSED)
         return
-    end(draft, pending.target_state, pending.stop_reason, output=pending.output)
+    error = None
+    if pending.target_state is ThreadState.FAILED:
+        error = Fault(_CODE_ABORTED, pending.reason or "the caller ended the thread")
+    end(draft, pending.target_state, pending.stop_reason, output=pending.output, error=error)
 
 
 def _finished(draft: Draft) -> bool:
@@ -73,15 +77,13 @@ def _finished(draft: Draft) -> bool:
 
 def _out_of_limits(draft: Draft) -> bool:
     state, limits = draft.state, draft.state.spec.limits
-    invalid = bool(state.calls) and all(call.verdict is Verdict.INVALID for call in state.calls.values())
-    if state.calls and state.rejections + invalid >= policy.REJECTIONS_MAX and invalid:
-        fail(
-            draft, StopReason.REPEATED_FAILURE, "the model's tool calls were invalid in three turns in a row"
-        )
-    elif not state.calls and state.rejections >= policy.REJECTIONS_MAX:
-        fail(
-            draft, StopReason.INVALID_OUTPUT, f"three turns in a row could not be taken: {state.last_problem}"
-        )
+    rejected = state.rejected and state.rejections + 1 >= policy.REJECTIONS_MAX
+    if rejected and state.calls:
+        text = f"none of the tool calls of {policy.REJECTIONS_MAX} turns in a row could be run"
+        fail(draft, StopReason.REPEATED_FAILURE, text)
+    elif rejected:
+        text = f"{policy.REJECTIONS_MAX} turns in a row could not be taken: {state.problem}"
+        fail(draft, StopReason.INVALID_OUTPUT, text)
     elif state.usage.input_tokens >= limits.max_input_tokens:
         fail(draft, StopReason.MAX_TOKENS, f"limits.max_input_tokens of {limits.max_input_tokens} is reached")
     elif state.iteration >= limits.max_iterations:
@@ -117,28 +119,30 @@ def end(
         if call.open:
             _close_call(draft, call)
     state = draft.state
-    if output is None and state.last_text:
-        output = Content(state.last_text)
+    if output is None:
+        output = state.answer or (Content(state.last_text) if state.last_text else None)
     draft.add(e.ThreadEnded(to_state, reason, output, error, state.usage, state.cost))
 
 
 def _close_model_call(draft: Draft) -> None:
     call = draft.state.model_call
-    if call is None:
+    if call is None or not call.in_flight:
         return
     fault = Fault(_CODE_CANCELLED, "the thread ended")
     draft.add(e.ModelCallFailed(call.call_id, call.attempt, fault))
-    if call.in_flight:
-        used = e.UsageRecorded(
-            call.call_id, call.attempt, draft.state.model_used, Usage(), Cost(known=False), estimated=True
-        )
-        draft.add(used)
+    draft.add(unknown_usage(draft.state, call))
+
+
+def unknown_usage(state: State, call: ModelCall) -> e.UsageRecorded:
+    """What an attempt used whose answer never came: nobody knows, which is not nothing."""
+    model, unpriced = state.model_used, Cost(known=False)
+    return e.UsageRecorded(call.call_id, call.attempt, model, Usage(), unpriced, estimated=True)
 
 
 def _close_call(draft: Draft, call: Call) -> None:
     if call.gated and call.approval is not None:
         draft.add(e.ApprovalDecided(call.approval.approval_id, ApprovalState.CANCELLED, "the thread ended"))
-    if not call.in_flight:
+    if not call.attempt:
         status, text = CallStatus.CANCELLED, "not run: the thread ended"
     elif call.effect is Effect.AT_MOST_ONCE:
         status, text = (

@@ -12,7 +12,6 @@ from treadle_server.core.kinds import (
     Decision,
     StopReason,
     ThreadState,
-    Verdict,
 )
 from treadle_server.core.state import Approval, Call, ModelCall, Pending, State
 from treadle_server.core.values import Content
@@ -44,7 +43,6 @@ def _created(state: State, event: e.Event, payload: e.ThreadCreated) -> None:
     state.status = ThreadState.PENDING
     state.origin = payload
     state.create_time = state.state_time = event.time_micros
-    state.model_used = payload.spec.model
 
 
 def _state_changed(state: State, event: e.Event, payload: e.StateChanged) -> None:
@@ -75,6 +73,7 @@ def _control(state: State, event: e.Event, payload: e.ControlRequested) -> None:
         payload.target_state,
         payload.stop_reason,
         payload.output,
+        payload.reason,
     )
 
 
@@ -86,9 +85,8 @@ def _input(state: State, event: e.Event, payload: e.InputReceived) -> None:
 
 
 def _iteration(state: State, event: e.Event, payload: e.IterationStarted) -> None:
-    if state.calls:
-        all_invalid = all(call.verdict is Verdict.INVALID for call in state.calls.values())
-        state.rejections = state.rejections + 1 if all_invalid else 0
+    state.rejections = state.rejections + 1 if state.rejected else 0
+    state.problem = ""
     state.iteration = payload.number
     state.inputs = tuple(seq for seq in state.inputs if seq not in payload.consumed_inputs)
     state.calls = {}
@@ -117,8 +115,7 @@ def _message(state: State, event: e.Event, payload: e.MessageCompleted) -> None:
 
 
 def _output_rejected(state: State, event: e.Event, payload: e.OutputRejected) -> None:
-    state.rejections += 1
-    state.last_problem = payload.problem
+    state.problem = payload.problem
 
 
 def _usage(state: State, event: e.Event, payload: e.UsageRecorded) -> None:
@@ -127,16 +124,28 @@ def _usage(state: State, event: e.Event, payload: e.UsageRecorded) -> None:
 
 
 def _call_requested(state: State, event: e.Event, payload: e.ToolCallRequested) -> None:
+    tool = state.tool(payload.tool)
     state.calls[payload.tool_call_id] = Call(
-        payload.tool_call_id, payload.tool, payload.arguments_json, payload.effect, payload.verdict
+        payload.tool_call_id,
+        payload.tool,
+        payload.arguments_json,
+        payload.effect,
+        payload.verdict,
+        client=tool is not None and tool.client,
     )
     state.tool_call_count += 1
-    if payload.verdict is not Verdict.INVALID and payload.tool not in state.tools_used:
-        state.tools_used = (*state.tools_used, payload.tool)
 
 
 def _call_started(state: State, event: e.Event, payload: e.ToolCallStarted) -> None:
     _change(state, payload.tool_call_id, attempt=payload.attempt, in_flight=True, not_before=0)
+    call = state.calls.get(payload.tool_call_id)
+    if call is not None:
+        _used(state, call.name)
+
+
+def _used(state: State, tool: str) -> None:
+    if tool not in state.tools_used:
+        state.tools_used = (*state.tools_used, tool)
 
 
 def _attempt_failed(state: State, event: e.Event, payload: e.ToolAttemptFailed) -> None:
@@ -149,8 +158,8 @@ def _call_completed(state: State, event: e.Event, payload: e.ToolCallCompleted) 
     if call is None:
         return
     _change(state, payload.tool_call_id, status=payload.status, in_flight=False)
-    if call.verdict is not Verdict.INVALID:
-        state.actions_taken += 1
+    if payload.status in (CallStatus.SUCCEEDED, CallStatus.FAILED):
+        _used(state, call.name)
     tool = state.tool(call.name)
     if tool is not None and tool.finishes and payload.status is CallStatus.SUCCEEDED:
         state.answer = Content(payload.observation)

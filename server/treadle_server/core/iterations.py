@@ -28,7 +28,7 @@ class Iteration:
     number: int
     start_time_micros: int
     end_time_micros: int = 0
-    """0 while it goes on."""
+    """When the last of its calls had ended; 0 while one is open."""
     thought: str = ""
     text: str = ""
     actions: tuple[Action, ...] = ()
@@ -61,6 +61,9 @@ class IterationFold:
             self._close(event.time_micros)
         elif self._current is not None:
             self._current = self._with(self._current, payload)
+            if isinstance(payload, e.MessageCompleted | e.ToolCallRequested | e.ToolCallCompleted):
+                still = any(action.status is CallStatus.UNSPECIFIED for action in self._actions.values())
+                self._current = replace(self._current, end_time_micros=0 if still else event.time_micros)
 
     def _with(self, current: Iteration, payload: e.Payload) -> Iteration:
         match payload:
@@ -87,7 +90,8 @@ class IterationFold:
         if self._current is None:
             return
         actions = tuple(self._actions.values())
-        self._done.append(replace(self._current, end_time_micros=now, actions=actions))
+        end = self._current.end_time_micros or now
+        self._done.append(replace(self._current, end_time_micros=end, actions=actions))
         self._current, self._actions = None, {}
 
 

@@ -14,8 +14,6 @@ class ModelReplied:
     call_id: str
     attempt: int
     text: str = ""
-    data_json: str = ""
-    """The text as canonical JSON when the agent asked for structured output."""
     thought: str = ""
     calls: tuple[ProposedCall, ...] = ()
     usage: Usage | None = None

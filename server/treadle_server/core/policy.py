@@ -35,7 +35,7 @@ def verdict(tool: ToolSpec | None, call: ProposedCall) -> Verdict:
         return Verdict.INVALID
     if tool.approvers_needed:
         return Verdict.NEEDS_APPROVAL
-    if tool.client:
+    if tool.client or tool.asks:
         return Verdict.CLIENT
     return Verdict.ALLOWED
 
@@ -51,7 +51,8 @@ def structured(answer: Content, output_schema_json: str) -> Content:
         return answer
     try:
         value = json.loads(answer.text)
+        data = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
+        data.encode()  # a lone surrogate cannot be stored
     except (ValueError, RecursionError):
         return answer
-    data = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return Content(answer.text, data)

@@ -1,13 +1,15 @@
 """Accepting what the world answered: model turns, tool results, crashes."""
 
+from typing import assert_never
+
 from treadle_server.core import events as e
 from treadle_server.core import outcomes as o
 from treadle_server.core import policy
 from treadle_server.core.draft import Draft
-from treadle_server.core.ending import fail
+from treadle_server.core.ending import fail, unknown_usage
 from treadle_server.core.kinds import CallStatus, Effect, StopReason, UnknownPolicy, Verdict
 from treadle_server.core.spec import ToolSpec
-from treadle_server.core.state import Call, State
+from treadle_server.core.state import Call, ModelCall, State
 from treadle_server.core.values import Cost, Fault, ProposedCall, Usage
 
 _CODE_CANCELLED = 1
@@ -21,15 +23,22 @@ UNKNOWN_OUTCOME = (
 
 def fits(state: State, outcome: o.Outcome) -> bool:
     """The outcome belongs to an attempt that is in flight."""
-    if isinstance(outcome, o.Recovered):
-        return not state.ended and state.in_flight
-    if state.ended:
-        return False
-    model_call = state.model_call
-    if model_call is not None and model_call.call_id == outcome.call_id:
-        return model_call.in_flight and model_call.attempt == outcome.attempt
-    call = state.calls.get(outcome.call_id)
-    return call is not None and call.in_flight and call.attempt == outcome.attempt
+    candidates: tuple[ModelCall | Call | None, ...]
+    match outcome:
+        case o.Recovered():
+            return not state.ended and state.in_flight
+        case o.ModelReplied() | o.ModelFailed():
+            candidates = (state.model_call,)
+        case o.ToolReturned() | o.ToolFailed():
+            candidates = (state.calls.get(outcome.call_id),)
+        case o.Aborted():
+            candidates = (state.model_call, state.calls.get(outcome.call_id))
+        case _:
+            assert_never(outcome)
+    attempt = (outcome.call_id, outcome.attempt)
+    return not state.ended and any(
+        call is not None and call.in_flight and (call.call_id, call.attempt) == attempt for call in candidates
+    )
 
 
 def model_replied(draft: Draft, reply: o.ModelReplied) -> None:
@@ -158,15 +167,11 @@ def tool_failed(draft: Draft, failure: o.ToolFailed) -> None:
 def aborted(draft: Draft, outcome: o.Aborted) -> None:
     """The runtime itself stopped the call, because the thread is ending."""
     state = draft.state
-    if state.model_call is not None and state.model_call.call_id == outcome.call_id:
+    model_call = state.model_call
+    if model_call is not None and model_call.call_id == outcome.call_id:
         fault = Fault(_CODE_CANCELLED, "the call was stopped")
         draft.add(e.ModelCallFailed(outcome.call_id, outcome.attempt, fault))
-        unpriced = Cost(known=False)
-        draft.add(
-            e.UsageRecorded(
-                outcome.call_id, outcome.attempt, state.model_used, Usage(), unpriced, estimated=True
-            )
-        )
+        draft.add(unknown_usage(state, model_call))
         return
     unknown = state.calls[outcome.call_id].effect is Effect.AT_MOST_ONCE
     status = CallStatus.UNKNOWN if unknown else CallStatus.CANCELLED
@@ -176,8 +181,10 @@ def aborted(draft: Draft, outcome: o.Aborted) -> None:
 
 def recovered(draft: Draft, outcome: o.Recovered) -> None:
     """After a crash: calls that may be repeated begin again, the others end UNKNOWN."""
-    unknown = [call for call in draft.state.calls.values() if _lost(call)]
+    unknown, model_call = [call for call in draft.state.calls.values() if _lost(call)], draft.state.model_call
     draft.add(e.ExecutionRecovered(outcome.epoch, tuple(call.call_id for call in unknown)))
+    if model_call is not None and model_call.in_flight:
+        draft.add(unknown_usage(draft.state, model_call))
     for call in unknown:
         draft.add(e.ToolCallCompleted(call.call_id, CallStatus.UNKNOWN, UNKNOWN_OUTCOME))
     if unknown and draft.state.spec.on_unknown_outcome is UnknownPolicy.FAIL and not draft.state.ending:

@@ -4,8 +4,8 @@ from treadle_server.core import events as e
 from treadle_server.core import policy
 from treadle_server.core import signals as s
 from treadle_server.core.draft import Draft
-from treadle_server.core.ending import end, resting_state
-from treadle_server.core.errors import Reason, Refused
+from treadle_server.core.ending import resting_state
+from treadle_server.core.errors import Reason, Refused, invalid
 from treadle_server.core.evolve import approval_call
 from treadle_server.core.kinds import (
     TERMINAL,
@@ -15,18 +15,21 @@ from treadle_server.core.kinds import (
     Decision,
     StopReason,
     ThreadState,
-    Verdict,
 )
-from treadle_server.core.state import Call, State
+from treadle_server.core.state import Approval, Call, State
 from treadle_server.core.transitions import Reaction, Row, allowed, reaction
 
 
 def conflict(state: State, what: str) -> Refused:
     """Refuses something that the present state does not allow."""
+    during, possible = state.status.name, allowed(state.status)
+    if state.pending is not None and state.ending:
+        command = state.pending.command.name
+        during, possible = f"{during} with {command} pending", (command, Row.FORK.name)
     return Refused(
         Reason.THREAD_STATE_CONFLICT,
-        f"{what} is not possible while the thread is {state.status.name}",
-        metadata={"current_state": state.status.name, "allowed": ",".join(allowed(state.status))},
+        f"{what} is not possible while the thread is {during}",
+        metadata={"current_state": state.status.name, "allowed": ",".join(possible)},
     )
 
 
@@ -92,15 +95,16 @@ def cancel(draft: Draft, ask: s.Cancel) -> Refused | None:
             same = pending is not None and pending.command is Control.CANCEL
             return None if same else conflict(state, "cancelling")
         case Reaction.END | Reaction.END_SOON:
-            requested = e.ControlRequested(
-                Control.CANCEL,
-                ask.principal,
-                ask.reason,
-                ask.grace_micros,
-                ThreadState.CANCELLED,
-                stop_reason=ask.stop_reason,
+            draft.add(
+                e.ControlRequested(
+                    Control.CANCEL,
+                    ask.principal,
+                    ask.reason,
+                    ask.grace_micros,
+                    ThreadState.CANCELLED,
+                    stop_reason=ask.stop_reason,
+                )
             )
-            _request_end(draft, requested)
             return None
     return conflict(state, "cancelling")
 
@@ -109,7 +113,7 @@ def complete(draft: Draft, ask: s.Complete) -> Refused | None:
     state = draft.state
     assert ask.state in TERMINAL
     match reaction(Row.COMPLETE, state.status):
-        case Reaction.SAME_END if state.status is ask.state and state.output == ask.output:
+        case Reaction.SAME_END if state.status is ask.state and ask.output in (None, state.output):
             return None
         case Reaction.END | Reaction.END_SOON if state.ending:
             pending = state.pending
@@ -121,24 +125,19 @@ def complete(draft: Draft, ask: s.Complete) -> Refused | None:
             return None if same else conflict(state, "completing")
         case Reaction.END | Reaction.END_SOON:
             timed_out = ask.state is ThreadState.TIMED_OUT
-            requested = e.ControlRequested(
-                Control.COMPLETE,
-                ask.principal,
-                ask.reason,
-                ask.grace_micros,
-                ask.state,
-                ask.output,
-                StopReason.DEADLINE if timed_out else StopReason.COMPLETED_BY_CALLER,
+            draft.add(
+                e.ControlRequested(
+                    Control.COMPLETE,
+                    ask.principal,
+                    ask.reason,
+                    ask.grace_micros,
+                    ask.state,
+                    ask.output,
+                    StopReason.DEADLINE if timed_out else StopReason.COMPLETED_BY_CALLER,
+                )
             )
-            _request_end(draft, requested)
             return None
     return conflict(state, "completing")
-
-
-def _request_end(draft: Draft, requested: e.ControlRequested) -> None:
-    draft.add(requested)
-    if not draft.state.in_flight:
-        end(draft, requested.target_state, requested.stop_reason, output=requested.output)
 
 
 def send_input(draft: Draft, ask: s.SendInput) -> Refused | None:
@@ -169,8 +168,8 @@ def _answer(draft: Draft, ask: s.SendInput) -> Refused | None:
 
 def submit_tool_result(draft: Draft, ask: s.SubmitToolResult) -> Refused | None:
     call = draft.state.calls.get(ask.tool_call_id)
-    client = call is not None and call.open and call.verdict is Verdict.CLIENT
-    if not _settles(draft.state, Row.TOOL_RESULT) or call is None or not client:
+    waits = call is not None and call.open and call.client and not call.gated
+    if not _settles(draft.state, Row.TOOL_RESULT) or call is None or not waits:
         return conflict(draft.state, f"submitting a result of {ask.tool_call_id}")
     status = CallStatus.SUCCEEDED if ask.ok else CallStatus.FAILED
     draft.add(e.ToolCallCompleted(call.call_id, status, ask.observation))
@@ -179,24 +178,48 @@ def submit_tool_result(draft: Draft, ask: s.SubmitToolResult) -> Refused | None:
 
 def decide_approval(draft: Draft, ask: s.Decide) -> Refused | None:
     state = draft.state
-    call = approval_call(state, ask.approval_id)
-    if call is None or call.approval is None or state.ended:
-        return _already(ask.approval_id, "settled")
-    if not _settles(state, Row.DECIDE):
+    if not state.ended and not _settles(state, Row.DECIDE):
         return conflict(state, "deciding")
+    call = approval_call(state, ask.approval_id)
+    if call is None or call.approval is None:
+        return _already(ask.approval_id)
     approval = call.approval
-    wanted = ApprovalState.APPROVED if ask.decision is Decision.APPROVE else ApprovalState.REJECTED
+    if state.ended:
+        return _already(ask.approval_id, approval.state)
     if approval.state is not ApprovalState.PENDING:
-        return None if approval.state is wanted else _already(ask.approval_id, approval.state.name)
-    if ask.decision is Decision.APPROVE and ask.arguments_digest != approval.digest:
+        return None if _repeats(ask, call) else _already(ask.approval_id, approval.state)
+    if approval.expire_time and ask.now >= approval.expire_time:
+        return _already(ask.approval_id, ApprovalState.EXPIRED)
+    if ask.decision is Decision.APPROVE:
+        refused = _unapprovable(ask, approval)
+        if refused is not None or ask.principal in approval.approvals:
+            return refused
+    _record_vote(draft, call, ask)
+    return None
+
+
+def _repeats(ask: s.Decide, call: Call) -> bool:
+    """The decision is the one that was made, about the same arguments."""
+    assert call.approval is not None
+    if ask.decision is Decision.REJECT:
+        return call.approval.state is ApprovalState.REJECTED
+    digest = policy.arguments_digest(call.arguments_json)
+    if ask.edited_arguments_json:
+        same = policy.arguments_digest(ask.edited_arguments_json) == digest
+    else:
+        same = ask.arguments_digest == digest
+    return call.approval.state is ApprovalState.APPROVED and same
+
+
+def _unapprovable(ask: s.Decide, approval: Approval) -> Refused | None:
+    if ask.arguments_digest != approval.digest:
         return Refused(
             Reason.APPROVAL_STALE,
             f"arguments_digest is not that of {ask.approval_id}",
             metadata={"arguments_digest": approval.digest},
         )
-    if ask.principal in approval.approvals and ask.decision is Decision.APPROVE:
-        return None
-    _record_vote(draft, call, ask)
+    if ask.edited_arguments_json and approval.approvers_needed > 1:  # the others saw the original
+        return invalid(("arguments_json", "cannot be edited where several people must approve"))
     return None
 
 
@@ -215,13 +238,18 @@ def _record_vote(draft: Draft, call: Call, ask: s.Decide) -> None:
         draft.add(
             e.ApprovalDecided(ask.approval_id, ApprovalState.APPROVED, ask.message, ask.edited_arguments_json)
         )
+        tool, approved = draft.state.tool(call.name), draft.state.calls[call.call_id]
+        if tool is not None and tool.asks:
+            draft.add(e.QuestionAsked(call.call_id, approved.arguments_json))
 
 
 def _settles(state: State, row: Row) -> bool:
     return reaction(row, state.status) is Reaction.SETTLE and not state.ending
 
 
-def _already(approval_id: str, what: str) -> Refused:
-    return Refused(
-        Reason.APPROVAL_ALREADY_DECIDED, f"{approval_id} is {what} already", metadata={"state": what}
-    )
+def _already(approval_id: str, settled: ApprovalState | None = None) -> Refused:
+    metadata = {"approval": approval_id}
+    if settled is not None:
+        metadata["state"] = settled.name
+    what = "settled" if settled is None else settled.name
+    return Refused(Reason.APPROVAL_ALREADY_DECIDED, f"{approval_id} is {what} already", metadata=metadata)

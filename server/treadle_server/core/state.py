@@ -56,6 +56,8 @@ class Call:
     """UNSPECIFIED until it is completed."""
     asked: bool = False
     """It is a question that was put to a person."""
+    client: bool = False
+    """The caller runs it, once it is approved."""
     approval: Approval | None = None
 
     @property
@@ -70,7 +72,7 @@ class Call:
     @property
     def runnable(self) -> bool:
         """The runtime itself can bring it forward."""
-        return self.open and not self.gated and not self.asked and self.verdict is not Verdict.CLIENT
+        return self.open and not self.gated and not self.asked and not self.client
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Pending:
     target_state: ThreadState
     stop_reason: StopReason
     output: Content | None
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -106,10 +109,10 @@ class State:
     """What the model gave as its answer, by a final message or a finishing tool."""
     last_text: str = ""
     rejections: int = 0
-    """Turns in a row that the runtime could not take."""
-    last_problem: str = ""
+    """Turns in a row, before the present one, that the runtime could not take."""
+    problem: str = ""
+    """Why the runtime could not take the present turn; empty when it could."""
     tool_call_count: int = 0
-    actions_taken: int = 0
     tools_used: tuple[str, ...] = ()
     """Each tool once: bounded by the tools of the spec."""
     usage: Usage = Usage()
@@ -147,6 +150,13 @@ class State:
         if self.model_call is not None and self.model_call.in_flight:
             return True
         return any(call.in_flight for call in self.calls.values())
+
+    @property
+    def rejected(self) -> bool:
+        """The runtime could not take the present turn, or run any of its calls."""
+        if self.calls:
+            return all(call.verdict is Verdict.INVALID for call in self.calls.values())
+        return bool(self.problem)
 
     def tool(self, name: str) -> ToolSpec | None:
         return self.spec.tool_by_name.get(name)

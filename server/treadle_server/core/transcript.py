@@ -106,24 +106,29 @@ class TranscriptFold:
             case IterationStarted():
                 self._close_turn()
                 for sequence in payload.consumed_inputs:
-                    self.transcript.entries.append(UserEntry(self._inputs.pop(sequence)))
+                    if (
+                        sequence in self._inputs
+                    ):  # else it is of a newer release, and nobody drives the thread
+                        self.transcript.entries.append(UserEntry(self._inputs.pop(sequence)))
 
     def _close_turn(self) -> None:
         if self._reply is None:
             return
         entries, calls = self.transcript.entries, tuple(self._calls)
         entries.append(ModelEntry(self._reply.text, self._thought, calls, self._reply.provider_content))
-        for call in calls:
-            result = self._results[call.tool_call_id]
-            entries.append(
-                ToolEntry(
-                    call.tool_call_id, call.name, result.status, result.observation, call.provider_call_id
-                )
-            )
+        entries.extend(
+            _tool_entry(call, self._results[call.tool_call_id])
+            for call in calls
+            if call.tool_call_id in self._results
+        )
         if self._problem:
             entries.append(ProblemEntry(self._problem))
         self._thought, self._reply, self._problem = "", None, ""
         self._calls, self._results = [], {}
+
+
+def _tool_entry(call: CallEntry, result: ToolCallCompleted) -> ToolEntry:
+    return ToolEntry(call.tool_call_id, call.name, result.status, result.observation, call.provider_call_id)
 
 
 def _call_entry(payload: ToolCallRequested) -> CallEntry:

@@ -110,4 +110,4 @@ def reaction(row: Row, state: ThreadState) -> Reaction:
 
 def allowed(state: ThreadState) -> tuple[str, ...]:
     """Names of what may be asked in `state`, for the error that refuses something else."""
-    return tuple(row.name for row in Row if reaction(row, state) is not Reaction.REFUSE)
+    return tuple(row.name for row in Row if reaction(row, state) not in (Reaction.REFUSE, Reaction.SAME_END))

@@ -1,0 +1,52 @@
+# Everything here works without root, on Python 3.11 or later and make alone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test check generate bench soak clean
+
+help:
+	@echo "make demo      an agent at work, streaming, through a kill of its server"
+	@echo "make test      the tests"
+	@echo "make check     formatting, types, layers, protos"
+	@echo "make generate  stubs from protos/"
+	@echo "make bench     the benchmarks beside their floors"
+	@echo "make soak      long fault and load runs"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[server]" --group dev
+	@touch $(STAMP)
+
+demo: setup
+	$(BIN)/treadle demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python scripts/generate.py --check
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/buf breaking protos --against protos/baseline.binpb
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+generate: setup
+	$(BIN)/python scripts/generate.py
+
+bench: setup
+	$(BIN)/python -m benchmarks.durable_loop
+
+soak: setup
+	$(BIN)/python -m pytest -m soak --timeout 7200
+
+clean:
+	rm -rf $(VENV) third_party .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,153 @@
+"""Python client of Treadle, a durable runtime server for AI agents.
+
+Everything is loaded when it is first used, so that importing the package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from treadle._version import __version__
+
+if TYPE_CHECKING:
+    from treadle.client import Client
+    from treadle.errors import (
+        Aborted,
+        AlreadyExists,
+        Cancelled,
+        DataLoss,
+        DeadlineExceeded,
+        FailedPrecondition,
+        Internal,
+        InvalidArgument,
+        NotFound,
+        OutOfRange,
+        PermissionDenied,
+        ResourceExhausted,
+        StateConflict,
+        TreadleError,
+        Unauthenticated,
+        Unavailable,
+        Unimplemented,
+        Violation,
+    )
+    from treadle.retry import Retry
+    from treadle.sync import SyncClient
+    from treadle.v1.agent_pb2 import Agent, AgentLimits, AgentVersion, ModelSettings
+    from treadle.v1.api_key_pb2 import ApiKey
+    from treadle.v1.content_pb2 import Content, Input, Part
+    from treadle.v1.error_reason_pb2 import ErrorReason
+    from treadle.v1.event_pb2 import ThreadEvent
+    from treadle.v1.iteration_pb2 import Action, Iteration
+    from treadle.v1.server_info_pb2 import ServerInfo
+    from treadle.v1.thread_pb2 import (
+        ClientTool,
+        Subject,
+        Task,
+        Thread,
+        ThreadContext,
+        Trigger,
+        WaitingFor,
+    )
+    from treadle.v1.thread_service_pb2 import ExecuteAgentRequest, WatchThreadResponse
+    from treadle.v1.tool_pb2 import Tool
+    from treadle.v1.usage_pb2 import Cost, Usage
+
+_HOMES = {
+    "client": ("Client",),
+    "errors": (
+        "Aborted",
+        "AlreadyExists",
+        "Cancelled",
+        "DataLoss",
+        "DeadlineExceeded",
+        "FailedPrecondition",
+        "Internal",
+        "InvalidArgument",
+        "NotFound",
+        "OutOfRange",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "StateConflict",
+        "TreadleError",
+        "Unauthenticated",
+        "Unavailable",
+        "Unimplemented",
+        "Violation",
+    ),
+    "retry": ("Retry",),
+    "sync": ("SyncClient",),
+    "v1.agent_pb2": ("Agent", "AgentLimits", "AgentVersion", "ModelSettings"),
+    "v1.api_key_pb2": ("ApiKey",),
+    "v1.content_pb2": ("Content", "Input", "Part"),
+    "v1.error_reason_pb2": ("ErrorReason",),
+    "v1.event_pb2": ("ThreadEvent",),
+    "v1.iteration_pb2": ("Action", "Iteration"),
+    "v1.server_info_pb2": ("ServerInfo",),
+    "v1.thread_pb2": ("ClientTool", "Subject", "Task", "Thread", "ThreadContext", "Trigger", "WaitingFor"),
+    "v1.thread_service_pb2": ("ExecuteAgentRequest", "WatchThreadResponse"),
+    "v1.tool_pb2": ("Tool",),
+    "v1.usage_pb2": ("Cost", "Usage"),
+}
+_MODULES = {name: f"treadle.{module}" for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Aborted",
+    "Action",
+    "Agent",
+    "AgentLimits",
+    "AgentVersion",
+    "AlreadyExists",
+    "ApiKey",
+    "Cancelled",
+    "Client",
+    "ClientTool",
+    "Content",
+    "Cost",
+    "DataLoss",
+    "DeadlineExceeded",
+    "ErrorReason",
+    "ExecuteAgentRequest",
+    "FailedPrecondition",
+    "Input",
+    "Internal",
+    "InvalidArgument",
+    "Iteration",
+    "ModelSettings",
+    "NotFound",
+    "OutOfRange",
+    "Part",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "Retry",
+    "ServerInfo",
+    "StateConflict",
+    "Subject",
+    "SyncClient",
+    "Task",
+    "Thread",
+    "ThreadContext",
+    "ThreadEvent",
+    "Tool",
+    "TreadleError",
+    "Trigger",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "Usage",
+    "Violation",
+    "WaitingFor",
+    "WatchThreadResponse",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

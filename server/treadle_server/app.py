@@ -1,0 +1,295 @@
+"""The composition root: the only module that names concrete classes, and what a server's life is."""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+import grpc
+import structlog
+from google.rpc import error_details_pb2  # noqa: F401 - reflection shows what is loaded: details of errors too
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from treadle.v1 import admin_service_pb2, agent_service_pb2, thread_service_pb2, tool_service_pb2
+from treadle_server.clock import SteadyClock
+from treadle_server.config import Config
+from treadle_server.engine.admission import Bounds
+from treadle_server.engine.embedded import EmbeddedEngine
+from treadle_server.engine.journal import Journal
+from treadle_server.engine.recovery import recover
+from treadle_server.engine.specs import CachedSpecs
+from treadle_server.engine.steps import Steps
+from treadle_server.engine.sweeper import Sweeper
+from treadle_server.feed.feed import HotFeed
+from treadle_server.feed.tenants import CommitFeed
+from treadle_server.models.providers import Providers
+from treadle_server.ports.log import Fenced
+from treadle_server.ports.tools import Notes, Toolbox
+from treadle_server.rpc.admin import AdminServicer
+from treadle_server.rpc.admission import Admission, LaneLimits
+from treadle_server.rpc.agents import AgentServicer
+from treadle_server.rpc.handlers import Doorway, Handlers
+from treadle_server.rpc.identity import Identities
+from treadle_server.rpc.limits import CLIENT_METADATA_BYTES_MAX, INPUT_BYTES_MAX, PAGE_SIZE_MAX
+from treadle_server.rpc.resources import AgentMessages, KeyMessages
+from treadle_server.rpc.stalls import Stalls
+from treadle_server.rpc.thread_filters import ThreadFilters
+from treadle_server.rpc.threads import ThreadServicer
+from treadle_server.rpc.tools import ToolServicer
+from treadle_server.services.agent_checks import AgentChecks
+from treadle_server.services.agent_lists import AgentLists
+from treadle_server.services.agent_threads import AgentThreads
+from treadle_server.services.agents import Agents
+from treadle_server.services.keys import Keys
+from treadle_server.services.requests import Replays
+from treadle_server.services.server_info import FULL, RELAXED, ModelProvider, ServerInfo, ServerLimits
+from treadle_server.services.tenant_stream import TenantStream
+from treadle_server.services.threads import ThreadService
+from treadle_server.services.tools import Tools
+from treadle_server.stores.sqlite.database import Durability
+from treadle_server.stores.sqlite.lock import FileUnusable
+from treadle_server.stores.sqlite.store import SqliteStore
+from treadle_server.tools.groups import ToolGroups
+from treadle_server.tools.schemas import JsonSchemas
+from treadle_server.version import __version__
+from treadle_server.wire.codec import ProtoCodec
+
+_LOG = structlog.get_logger(__name__)
+
+EXIT_FILE_UNUSABLE = 1
+EXIT_IO_ERROR = 74
+EXIT_FENCED = 75
+STOP_SECONDS = 2.0
+_SERVICES = {
+    "treadle.v1.AgentService": agent_service_pb2,
+    "treadle.v1.ThreadService": thread_service_pb2,
+    "treadle.v1.ToolService": tool_service_pb2,
+    "treadle.v1.AdminService": admin_service_pb2,
+}
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+
+
+MakeToolbox = Callable[[Notes, Callable[[], int]], Toolbox]
+"""Makes the tools of a server from its notes and its clock."""
+
+
+async def serve(config: Config, make_toolbox: MakeToolbox = ToolGroups) -> int:
+    """Serves until a signal or a fatal fault; returns the exit code."""
+    stopping: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    try:
+        server = await Server.start(config, stopping, make_toolbox)
+    except (FileUnusable, OSError) as error:
+        print(f"treadle serve: {error}", file=sys.stderr)
+        return EXIT_FILE_UNUSABLE
+    _on_signals(stopping)
+    print(f"listening on {server.address}", flush=True)
+    code = await stopping
+    if code:  # the store has failed: whatever else is tried can only hang
+        _LOG.error("stopping", exit_code=code)
+        sys.stdout.flush()
+        os._exit(code)
+    _LOG.info("stopping")
+    await server.stop()
+    return 0
+
+
+def _on_signals(stopping: "asyncio.Future[int]") -> None:
+    """The first SIGTERM or SIGINT drains, the second ends the process at once."""
+
+    def stop() -> None:
+        if stopping.done():
+            os._exit(128 + signal.SIGTERM)
+        stopping.set_result(0)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+
+
+class Server:
+    """Everything of one server process. Made of parts that are started and stopped in order."""
+
+    def __init__(
+        self, config: Config, store: SqliteStore, clock: SteadyClock, make_toolbox: MakeToolbox
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._clock = clock
+        self._codec = ProtoCodec()
+        self._models = Providers()
+        self._schemas = JsonSchemas()
+        self._toolbox = make_toolbox(store.notes, clock.now)
+        beat = config.heartbeat_seconds
+        self._feed = HotFeed(store.log, self._codec, heartbeat_seconds=beat)
+        self._tenant_feed = CommitFeed(store.log, store.commits, heartbeat_seconds=beat)
+        self._specs = CachedSpecs(store.threads, self._codec)
+        self._engine = EmbeddedEngine(
+            store.log,
+            Journal(store.log, self._codec, self._specs),
+            Steps(self._models, self._toolbox, self._schemas, self._feed, clock),
+            clock,
+            epoch=store.epoch,
+            bounds=Bounds(config.running_threads_max, config.tenant_running_threads_max),
+        )
+        self._sweeper = Sweeper(self._engine, store.threads, store.housekeeping, clock)
+        self._health = health.aio.HealthServicer()
+        self._replays = Replays(store.requests, clock)
+        self._keys = Keys(store.api_keys, store.tenants, KeyMessages(), self._replays, clock)
+        self._start_time = clock.now()
+        limits = LaneLimits(config.unary_calls_max, config.unary_calls_max)
+        streams = LaneLimits(config.streams_max, config.streams_max)
+        self._admission = Admission(limits, streams)
+        self._grpc: grpc.aio.Server = grpc.aio.server(options=_channel_options(), compression=None)
+        self.address = ""
+
+    @classmethod
+    async def start(
+        cls,
+        config: Config,
+        stopping: "asyncio.Future[int]",
+        make_toolbox: MakeToolbox = ToolGroups,
+    ) -> "Server":
+        """Returns once it serves. `stopping` gets an exit code when the store fails. Raises FileUnusable."""
+        clock = SteadyClock()
+
+        def on_fatal(error: Exception) -> None:
+            _LOG.error("store_failed", why=str(error))
+            if not stopping.done():
+                stopping.set_result(EXIT_FENCED if isinstance(error, Fenced) else EXIT_IO_ERROR)
+
+        store = await SqliteStore.open(
+            config.db,
+            on_fatal=on_fatal,
+            durability=Durability(config.durability),
+            take_over=config.take_over,
+            clock=clock,
+        )
+        if config.durability != "full":
+            _LOG.warning("durability_relaxed", loses="the newest acknowledged changes at a power loss")
+        server = cls(config, store, clock, make_toolbox)
+        await server._open()
+        return server
+
+    async def _open(self) -> None:
+        self._add_services()
+        self.address = self._bind()
+        await self._grpc.start()
+        for name in ("", *_SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        gc.freeze()
+        await recover(self._engine, self._store.threads, self._specs)
+        self._sweeper.start()
+
+    def _add_services(self) -> None:
+        doorway = Doorway(
+            Identities(self._keys, keys_required=self._config.require_keys),
+            self._admission,
+            Stalls(self._config.subscriber_stall_seconds),
+        )
+        handlers = Handlers(doorway)
+        for name, servicer in self._servicers().items():
+            module = _SERVICES[name]
+            handlers.add(module.DESCRIPTOR.services_by_name[name.rpartition(".")[2]], servicer)
+        self._grpc.add_generic_rpc_handlers((handlers,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._grpc)
+
+    def _servicers(self) -> dict[str, object]:
+        store, clock, replays = self._store, self._clock, self._replays
+        agents = Agents(
+            store.agents,
+            AgentMessages(),
+            AgentChecks(self._models, self._toolbox, self._schemas),
+            AgentThreads(store.threads, self._engine, clock),
+            replays,
+            clock,
+        )
+        threads = ThreadService(
+            log=store.log,
+            threads=store.threads,
+            sessions=store.sessions,
+            replays=replays,
+            agents=agents,
+            engine=self._engine,
+            feed=self._feed,
+            codec=self._codec,
+            specs=self._specs,
+            schemas=self._schemas,
+            clock=clock,
+        )
+        stream = TenantStream(self._tenant_feed, store.threads, store.log)
+        filters = ThreadFilters(store.agents, store.sessions)
+        return {
+            "treadle.v1.AgentService": AgentServicer(agents, AgentLists(store.agents, AgentMessages())),
+            "treadle.v1.ThreadService": ThreadServicer(threads, stream, filters, self._codec),
+            "treadle.v1.ToolService": ToolServicer(Tools(self._toolbox)),
+            "treadle.v1.AdminService": AdminServicer(self._keys, self._info),
+        }
+
+    def _info(self) -> ServerInfo:
+        config = self._config
+        return ServerInfo(
+            version=__version__,
+            epoch=self._store.epoch,
+            start_time_micros=self._start_time,
+            durability=FULL if config.durability == "full" else RELAXED,
+            limits=ServerLimits(
+                request_bytes_max=MESSAGE_BYTES_MAX,
+                input_bytes_max=INPUT_BYTES_MAX,
+                client_metadata_bytes_max=CLIENT_METADATA_BYTES_MAX,
+                page_size_max=PAGE_SIZE_MAX,
+                running_threads_max=config.running_threads_max,
+                streams_max=config.streams_max,
+            ),
+            model_providers=tuple(ModelProvider(name) for name in self._models.names),
+        )
+
+    def _bind(self) -> str:
+        config = self._config
+        host = config.listen.rpartition(":")[0]
+        if config.tls_cert is None or config.tls_key is None:
+            port = self._grpc.add_insecure_port(config.listen)
+        else:
+            pair = (config.tls_key.read_bytes(), config.tls_cert.read_bytes())
+            port = self._grpc.add_secure_port(config.listen, grpc.ssl_server_credentials([pair]))
+        return f"{host}:{port}"
+
+    async def stop(self) -> None:
+        """Drains: no new work, streams end with a hint to retry, calls not to be repeated get their time."""
+        await self._health.enter_graceful_shutdown()
+        self._admission.draining = True
+        self._feed.drain()
+        self._tenant_feed.drain()
+        await self._sweeper.stop()
+        await self._engine.drain(self._config.drain_seconds)
+        await self._grpc.stop(STOP_SECONDS)
+        await self._feed.close()
+        await self._models.close()
+        await self._store.close()
+
+
+def _channel_options() -> Sequence[tuple[str, int]]:
+    """Values that were measured on grpc.aio 1.85: bursts are refused with CANCELLED at the defaults."""
+    return (
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_send_message_length", 2 * MESSAGE_BYTES_MAX),
+        ("grpc.max_concurrent_streams", 10_000),
+        ("grpc.server.max_pending_requests", 20_000),
+        ("grpc.server.max_pending_requests_hard_limit", 30_000),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.http2.settings_timeout", 10_000),
+        ("grpc.max_connection_idle_ms", 30 * 60_000),
+        ("grpc.max_connection_age_ms", 6 * 3_600_000),
+        ("grpc.max_connection_age_grace_ms", 60_000),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.ping_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 4),
+        ("grpc.so_reuseport", 0),
+    )

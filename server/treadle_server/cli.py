@@ -1,0 +1,91 @@
+"""The commands that need the server: `treadle serve` and `treadle demo`."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from treadle_server import config as configuration
+from treadle_server import logs
+
+
+def serve(
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT; port 0 takes a free one.")] = None,
+    db: Annotated[Path | None, typer.Option(help="Database file, made if it is not there.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    take_over: Annotated[
+        bool | None, typer.Option("--take-over", help="Take the file from a frozen server.")
+    ] = None,
+    durability: Annotated[str | None, typer.Option(help="full or relaxed.")] = None,
+    require_keys: Annotated[
+        bool | None, typer.Option("--require-keys", help="Refuse calls without an API key.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key, PEM.")] = None,
+    insecure_no_tls: Annotated[
+        bool | None, typer.Option("--insecure-no-tls", help="Serve other machines without TLS.")
+    ] = None,
+    insecure_no_keys: Annotated[
+        bool | None, typer.Option("--insecure-no-keys", help="Serve other machines without keys.")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="console or json.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Serves agents until SIGTERM or Ctrl-C. Every setting also as TREADLE_... in the environment."""
+    try:
+        settings = configuration.load(
+            listen=listen,
+            db=db,
+            config=config,
+            take_over=take_over,
+            durability=durability,
+            require_keys=require_keys,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            insecure_no_tls=insecure_no_tls,
+            insecure_no_keys=insecure_no_keys,
+            log_format=log_format,
+            log_level=log_level,
+        )
+    except (ValidationError, ValueError) as error:
+        typer.echo(f"treadle serve: {_explain(error)}", err=True)
+        raise typer.Exit(2) from None
+    logs.configure(settings.log_format, settings.log_level)
+    from treadle_server import app
+
+    raise typer.Exit(_run(app.serve(settings)))
+
+
+def _explain(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(
+        ".".join(str(part) for part in fault["loc"]) + (": " if fault["loc"] else "") + fault["msg"]
+        for fault in error.errors()
+    )
+
+
+def _run(main: Coroutine[Any, Any, int]) -> int:
+    if sys.platform == "win32":
+        return asyncio.run(main)
+    import uvloop
+
+    return uvloop.run(main)
+
+
+def demo() -> None:
+    """Shows an agent at work: streams a run, kills the server in its middle, and the run goes on."""
+    from treadle_server import demo as show
+
+    raise typer.Exit(asyncio.run(show.run()))
+
+
+def main() -> None:
+    """`python -m treadle_server`: `serve` alone."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(serve)
+    app()

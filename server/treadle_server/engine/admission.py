@@ -1,0 +1,168 @@
+"""Which threads may run: fair between tenants, then between agents; one at a time in a session."""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from treadle_server.ports.engine import Waiting
+from treadle_server.ports.log import ThreadKey
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A thread that wants to run."""
+
+    key: ThreadKey
+    agent: int
+    agent_name: str
+    session: int
+    session_name: str
+    agent_max: int
+    """How many threads of its agent may run at once; 0 = no limit of its own."""
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many threads may run at once."""
+
+    server_max: int = 1000
+    tenant_max: int = 500
+
+
+class Admission:
+    """Decides who runs next; tells by calling `run`, in the caller's own turn.
+
+    A thread in a session holds it until `leave`; the others of the session wait in order. Tenants take
+    turns, and within a tenant its agents, so a thousand queued threads of one delay another by one turn.
+    """
+
+    def __init__(self, bounds: Bounds, run: Callable[[Candidate], None]) -> None:
+        self._bounds = bounds
+        self._run = run
+        self._ready: OrderedDict[int, OrderedDict[int, deque[Candidate]]] = OrderedDict()
+        self._in_session: dict[int, deque[Candidate]] = {}
+        self._holders: dict[int, ThreadKey] = {}
+        self._waiting: dict[ThreadKey, Candidate] = {}
+        self._running: dict[ThreadKey, Candidate] = {}
+        self._by_tenant: dict[int, int] = {}
+        self._by_agent: dict[int, int] = {}
+        self.stopped = False
+
+    @property
+    def running_count(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting_count(self) -> int:
+        return len(self._waiting)
+
+    def knows(self, key: ThreadKey) -> bool:
+        return key in self._waiting or key in self._running
+
+    def hold_session(self, session: int, key: ThreadKey) -> None:
+        """A thread that began earlier and waits for something outside still holds its session."""
+        if session:
+            self._holders.setdefault(session, key)
+
+    def offer(self, candidate: Candidate) -> None:
+        """Queues a thread and runs whoever may run now."""
+        if self.knows(candidate.key):
+            return
+        self._waiting[candidate.key] = candidate
+        holder = self._holders.get(candidate.session) if candidate.session else None
+        if holder is not None and holder != candidate.key:
+            self._in_session.setdefault(candidate.session, deque()).append(candidate)
+        else:
+            self._make_ready(candidate)
+        self.admit()
+
+    def _make_ready(self, candidate: Candidate) -> None:
+        if candidate.session:
+            self._holders[candidate.session] = candidate.key
+        agents = self._ready.setdefault(candidate.key.tenant, OrderedDict())
+        agents.setdefault(candidate.agent, deque()).append(candidate)
+
+    def admit(self) -> None:
+        """Runs threads until a bound is reached or nobody is ready."""
+        while not self.stopped and len(self._running) < self._bounds.server_max:
+            candidate = self._next()
+            if candidate is None:
+                return
+            del self._waiting[candidate.key]
+            self._running[candidate.key] = candidate
+            _count(self._by_tenant, candidate.key.tenant, 1)
+            _count(self._by_agent, candidate.agent, 1)
+            self._run(candidate)
+
+    def _next(self) -> Candidate | None:
+        for tenant in list(self._ready):
+            if self._by_tenant.get(tenant, 0) >= self._bounds.tenant_max:
+                continue
+            candidate = self._next_of_tenant(tenant)
+            if candidate is not None:
+                return candidate
+        return None
+
+    def _next_of_tenant(self, tenant: int) -> Candidate | None:
+        agents = self._ready[tenant]
+        for agent, queue in list(agents.items()):
+            while queue and queue[0].key not in self._waiting:
+                queue.popleft()
+            if not queue:
+                del agents[agent]
+            elif not queue[0].agent_max or self._by_agent.get(agent, 0) < queue[0].agent_max:
+                self._ready.move_to_end(tenant)
+                agents.move_to_end(agent)
+                return queue.popleft()
+        if not agents:
+            del self._ready[tenant]
+        return None
+
+    def rest(self, key: ThreadKey) -> None:
+        """A thread stopped running and waits for something outside; it keeps its session."""
+        self._stop_running(key)
+        self.admit()
+
+    def leave(self, key: ThreadKey, session: int) -> None:
+        """A thread ended, wherever it stood."""
+        self._stop_running(key)
+        self._waiting.pop(key, None)
+        if session and self._holders.get(session) == key:
+            del self._holders[session]
+            self._next_in_session(session)
+        self.admit()
+
+    def _stop_running(self, key: ThreadKey) -> None:
+        candidate = self._running.pop(key, None)
+        if candidate is not None:
+            _count(self._by_tenant, key.tenant, -1)
+            _count(self._by_agent, candidate.agent, -1)
+
+    def _next_in_session(self, session: int) -> None:
+        queue = self._in_session.get(session, deque())
+        while queue:
+            candidate = queue.popleft()
+            if candidate.key in self._waiting:
+                self._make_ready(candidate)
+                break
+        if not queue:
+            self._in_session.pop(session, None)
+
+    def waiting(self, key: ThreadKey) -> Waiting | None:
+        """What holds a thread back, or None when it is not waiting here."""
+        candidate = self._waiting.get(key)
+        if candidate is None:
+            return None
+        holder = self._holders.get(candidate.session) if candidate.session else None
+        if holder is not None and holder != key:
+            return Waiting("SESSION", candidate.session_name, candidate.since)
+        if candidate.agent_max and self._by_agent.get(candidate.agent, 0) >= candidate.agent_max:
+            return Waiting("AGENT_LIMIT", candidate.agent_name, candidate.since)
+        return Waiting("TENANT_LIMIT", "", candidate.since)
+
+
+def _count(counts: dict[int, int], key: int, change: int) -> None:
+    counts[key] = counts.get(key, 0) + change
+    if not counts[key]:
+        del counts[key]

@@ -1,0 +1,210 @@
+"""Drives one thread: starts what is wanted, stops what is no longer wanted, records outcomes."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from treadle_server.core import outcomes as o
+from treadle_server.core.accept import Ask
+from treadle_server.core.commands import CallModel, CallTool, Command
+from treadle_server.core.decide import decide, wake_at
+from treadle_server.core.errors import Refused
+from treadle_server.core.kinds import CallStatus, Effect
+from treadle_server.core.signals import Due
+from treadle_server.engine.journal import Head, Journal
+from treadle_server.engine.steps import Steps
+from treadle_server.ports.clock import Clock
+
+_LOG = structlog.get_logger(__name__)
+_CODE_DEADLINE_EXCEEDED = 4
+MODEL_TIMEOUT_MICROS = 600 * 1_000_000
+
+_Answer = o.ModelReplied | o.ModelFailed | o.ToolReturned | o.ToolFailed
+
+
+class Running:
+    """A call in flight."""
+
+    __slots__ = ("command", "deadline", "task")
+
+    def __init__(self, command: Command, task: "asyncio.Task[_Answer]", deadline: int) -> None:
+        self.command = command
+        self.task = task
+        self.deadline = deadline
+
+
+class Driver:
+    """The one task that makes a thread go on. It ends when nothing is wanted and nothing runs."""
+
+    def __init__(self, head: Head, journal: Journal, steps: Steps, clock: Clock, epoch: int) -> None:
+        self.head = head
+        self._journal = journal
+        self._steps = steps
+        self._clock = clock
+        self._epoch = epoch
+        self._running: dict[str, Running] = {}
+        self._done: list[Running] = []
+        self._wake: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0
+        self._draining = False
+
+    def poke(self) -> None:
+        """Something may have changed: look again."""
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def drain(self) -> None:
+        """Begin nothing more and end: only calls that must not be repeated are still waited for."""
+        self._draining = True
+        self.poke()
+
+    async def run(self) -> None:
+        """Returns when the thread has ended or waits, durably. Raises what the store raises."""
+        loop = asyncio.get_running_loop()
+        try:
+            if self.head.state.in_flight:
+                self._record(o.Recovered(self._clock.now(), self._epoch))
+            while self._step():
+                self._wake = loop.create_future()
+                if not self._done:
+                    await self._wake
+                self._wake = None
+            await self.head.durable()
+        finally:
+            self._stop()
+
+    def _step(self) -> bool:
+        """Does all that can be done without waiting; False when there is nothing to wait for."""
+        self._take_outcomes()
+        now = self._clock.now()
+        if self._draining:
+            return self._drop_repeatable()
+        due = wake_at(self.head.state)
+        if due is not None and due <= now:
+            self._record(Due(now))
+        self._expire(now)
+        self._journal.begin(self.head, now)
+        wanted = decide(self.head.state)
+        self._stop_unwanted(wanted)
+        for command in sorted(wanted, key=_order):
+            if command.begun and command.call_id not in self._running:
+                self._start(command, now)
+        if self.head.state.ended or not (wanted or self._running):
+            return False
+        self._arm(wanted, now)
+        return True
+
+    def _take_outcomes(self) -> None:
+        done, self._done = self._done, []
+        for running in done:
+            self._running.pop(running.command.call_id, None)
+            outcome = self._outcome(running)
+            if outcome is not None:
+                self._record(outcome, begin=not self._draining)
+
+    def _outcome(self, running: Running) -> o.Outcome | None:
+        if not running.task.cancelled():
+            return running.task.result()
+        if self._draining:
+            return None
+        return o.Aborted(self._clock.now(), running.command.call_id, running.command.attempt)
+
+    def _record(self, ask: Ask, *, begin: bool = False) -> None:
+        try:
+            self._journal.record(self.head, ask, begin=begin)
+        except Refused as refused:
+            _LOG.info(
+                "late_outcome", thread=self.head.key.thread, ask=type(ask).__name__, why=refused.message
+            )
+
+    def _start(self, command: Command, now: int) -> None:
+        work: Coroutine[Any, Any, _Answer]
+        if isinstance(command, CallModel):
+            work, limit = self._steps.call_model(self.head, command), MODEL_TIMEOUT_MICROS
+        else:
+            work = self._call_tool(command)
+            limit = self.head.state.spec.tool_by_name[command.name].timeout_micros
+        running = Running(command, asyncio.create_task(work), now + limit)
+        self._running[command.call_id] = running
+        running.task.add_done_callback(lambda _: self._finished(running))
+
+    async def _call_tool(self, command: CallTool) -> _Answer:
+        if command.effect is not Effect.READ_ONLY:
+            await self.head.durable()
+        return await self._steps.call_tool(self.head, command)
+
+    def _finished(self, running: Running) -> None:
+        if self._running.get(running.command.call_id) is running:
+            self._done.append(running)
+            self.poke()
+        elif not running.task.cancelled() and running.task.exception() is None:
+            _LOG.info("late_result", thread=self.head.key.thread, call=running.command.call_id)
+
+    def _stop_unwanted(self, wanted: frozenset[Command]) -> None:
+        call_ids = {command.call_id for command in wanted}
+        for call_id, running in self._running.items():
+            if call_id not in call_ids and not running.task.done():
+                running.task.cancel()
+
+    def _expire(self, now: int) -> None:
+        """Gives up calls that are over their time, whether or not they let themselves be stopped."""
+        for call_id, running in list(self._running.items()):
+            if running.deadline > now or running.task.done():
+                continue
+            del self._running[call_id]
+            running.task.cancel()
+            self._record(_timed_out(running.command, now), begin=True)
+
+    def _drop_repeatable(self) -> bool:
+        for call_id, running in list(self._running.items()):
+            if _repeatable(running.command):
+                del self._running[call_id]
+                running.task.cancel()
+        return bool(self._running)
+
+    def _arm(self, wanted: frozenset[Command], now: int) -> None:
+        times = [command.not_before for command in wanted if not command.begun]
+        times.extend(running.deadline for running in self._running.values())
+        due = wake_at(self.head.state)
+        if due is not None:
+            times.append(due)
+        at = min(times)
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(0, at - now) / 1e6 + 0.001, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.poke()
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for running in self._running.values():
+            running.task.cancel()
+        self._running.clear()
+
+
+def _order(command: Command) -> tuple[int, str]:
+    return len(command.call_id), command.call_id
+
+
+def _repeatable(command: Command) -> bool:
+    return isinstance(command, CallModel) or command.effect is not Effect.AT_MOST_ONCE
+
+
+def _timed_out(command: Command, now: int) -> o.ModelFailed | o.ToolFailed:
+    text = "no answer within the time limit of the call"
+    if isinstance(command, CallModel):
+        return o.ModelFailed(
+            now, command.call_id, command.attempt, _CODE_DEADLINE_EXCEEDED, text, retryable=True
+        )
+    retryable = _repeatable(command)
+    return o.ToolFailed(now, command.call_id, command.attempt, CallStatus.TIMED_OUT, text, retryable)

@@ -1,0 +1,216 @@
+"""The one door to the log: accept on the newest state, fold, encode, append."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from treadle_server.core.accept import Ask, advance, begin_ready
+from treadle_server.core.decide import wake_at
+from treadle_server.core.draft import Draft
+from treadle_server.core.errors import Refused
+from treadle_server.core.evolve import apply
+from treadle_server.core.spec import Spec
+from treadle_server.core.state import State
+from treadle_server.core.transcript import TranscriptFold
+from treadle_server.ports.codec import Codec
+from treadle_server.ports.log import (
+    Log,
+    NewThread,
+    Projection,
+    Record,
+    Replayed,
+    RequestRow,
+    ThreadKey,
+    Ticket,
+    Unit,
+)
+from treadle_server.ports.specs import Specs
+
+_PAGE = 500
+
+
+@dataclass(slots=True, eq=False)
+class Head:
+    """The newest state of a thread that somebody in this process works on.
+
+    It runs ahead of the disk by what is in `ticket`; nobody is shown any of that before it is durable.
+    """
+
+    key: ThreadKey
+    session: int
+    state: State
+    fold: TranscriptFold = field(default_factory=TranscriptFold)
+    unit: Unit | None = None
+    ticket: Ticket | None = None
+    users: int = 0
+
+    async def durable(self) -> None:
+        """Returns once all that was recorded so far is durable; raises what refused it."""
+        if self.ticket is not None:
+            await self.ticket.wait()
+
+
+class Journal:
+    """Heads by thread. Recording is synchronous, so nothing can come between accept and append."""
+
+    def __init__(self, log: Log, codec: Codec, specs: Specs) -> None:
+        self._log = log
+        self._codec = codec
+        self._specs = specs
+        self._heads: dict[ThreadKey, Head] = {}
+        self._loading: dict[ThreadKey, asyncio.Task[Head]] = {}
+
+    async def open(self, key: ThreadKey) -> Head:
+        """The head of a thread, loaded if nobody has it open. Close it as often as it was opened.
+
+        Close it only once what was recorded on it is durable: the next `open` reads the store.
+        """
+        head = self._heads.get(key)
+        if head is None:
+            head = await self._load_once(key)
+        head.users += 1
+        return head
+
+    async def _load_once(self, key: ThreadKey) -> Head:
+        task = self._loading.get(key)
+        if task is None:
+            task = self._loading[key] = asyncio.create_task(self._load(key))
+            task.add_done_callback(lambda _: self._loading.pop(key, None))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(self._forget_unused)
+            raise
+
+    def _forget_unused(self, task: "asyncio.Task[Head]") -> None:
+        if not task.cancelled() and task.exception() is None and task.result().users == 0:
+            self.drop(task.result())
+
+    async def _load(self, key: ThreadKey) -> Head:
+        spec, session = await self._specs.of_thread(key)
+        head = Head(key, session, State(spec))
+        while True:
+            page = await self._log.read(key, head.state.sequence, _PAGE)
+            state = head.state.copy()
+            for stored in page:
+                event = self._codec.decode(stored)
+                apply(state, event)
+                head.fold.apply(event)
+            head.state = state
+            if len(page) < _PAGE:
+                self._heads[key] = head
+                return head
+
+    def create(
+        self, key: ThreadKey, spec: Spec, row: NewThread, request: RequestRow | None, ask: Ask
+    ) -> Head:
+        """Records the first events of a thread; its row and request id become durable with them."""
+        head = Head(key, row.session, State(spec), users=1)
+        draft = advance(head.state, ask)
+        if isinstance(draft, Refused):
+            raise draft
+        unit = Unit(key, 0, new_thread=row, request=request)
+        unit.records.extend(self._encode(draft))
+        self._take(head, draft)
+        unit.projection = self._project(head.state)
+        head.unit, head.ticket = unit, self._log.submit(unit)
+        self._heads[key] = head
+        return head
+
+    def record(
+        self, head: Head, ask: Ask, *, begin: bool = False, request: RequestRow | None = None
+    ) -> Draft:
+        """Accepts an ask on the newest state and queues its events, without awaiting the disk.
+
+        With `begin` the intents of all that is wanted now go into the same append; with `request` the call
+        is remembered in it. Raises Refused, and then nothing was recorded.
+        """
+        draft = advance(head.state, ask)
+        if isinstance(draft, Refused):
+            raise draft
+        if begin:
+            begin_ready(draft, draft.now)
+        if draft.events or request is not None:
+            self._append(head, draft, request)
+        return draft
+
+    def begin(self, head: Head, now: int) -> bool:
+        """Records the intents of all that is wanted, not begun and due; False when there is nothing."""
+        draft = Draft(head.state, now)
+        begin_ready(draft, now)
+        if draft.events:
+            self._append(head, draft)
+        return bool(draft.events)
+
+    def _append(self, head: Head, draft: Draft, request: RequestRow | None = None) -> None:
+        expected = head.state.sequence
+        enters = head.session if draft.state.start_time and not head.state.start_time else 0
+        records = self._encode(draft)
+        self._take(head, draft)
+        projection = self._project(head.state)
+
+        def grow(unit: Unit) -> None:
+            unit.records.extend(records)
+            unit.projection = projection
+            unit.enters_session = unit.enters_session or enters
+
+        if request is None and head.unit is not None and self._log.extend(head.unit, grow):
+            return
+        unit = Unit(head.key, expected, request=request)
+        grow(unit)
+        head.unit, head.ticket = unit, self._log.submit(unit)
+
+    def _encode(self, draft: Draft) -> list[Record]:
+        encode = self._codec.encode
+        return [encode(event) for event in draft.events]
+
+    def _take(self, head: Head, draft: Draft) -> None:
+        head.state = draft.state
+        for event in draft.events:
+            head.fold.apply(event)
+
+    def _project(self, state: State) -> Projection:
+        ended = state.ended
+        return Projection(
+            state=state.status,
+            stop_reason=state.stop_reason,
+            iteration_count=state.iteration,
+            tool_call_count=state.tool_call_count,
+            total_tokens=state.usage.total_tokens,
+            cost_micros=state.cost.cost_micros,
+            wake_at=wake_at(state),
+            state_time=state.state_time,
+            start_time=state.start_time or None,
+            end_time=state.end_time or None,
+            summary=self._codec.summary(state) if ended else None,
+            frees_session=ended,
+        )
+
+    def close(self, head: Head) -> None:
+        """Gives up one use of a head; the last one forgets it."""
+        head.users -= 1
+        if head.users <= 0 and self._heads.get(head.key) is head:
+            del self._heads[head.key]
+
+    def drop(self, head: Head) -> None:
+        """Forgets a head whose unit was not applied: the next `open` folds again from the store."""
+        if self._heads.get(head.key) is head:
+            del self._heads[head.key]
+
+    def peek(self, key: ThreadKey) -> State | None:
+        """The newest state of a thread that is open, durable or not."""
+        head = self._heads.get(key)
+        return None if head is None else head.state
+
+
+async def durable(journal: Journal, head: Head) -> None:
+    """As `Head.durable`; a head whose unit was refused is dropped.
+
+    A call that was made before has changed nothing: what it did then is in the head already.
+    """
+    try:
+        await head.durable()
+    except (asyncio.CancelledError, Replayed):
+        raise
+    except BaseException:
+        journal.drop(head)
+        raise

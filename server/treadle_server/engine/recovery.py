@@ -1,0 +1,61 @@
+"""Takes up what another process left: unfinished threads are driven, wait for somebody, or have a timer."""
+
+import structlog
+
+from treadle_server.core.errors import Refused
+from treadle_server.core.kinds import ThreadState
+from treadle_server.engine.embedded import EmbeddedEngine, Subject
+from treadle_server.engine.specs import CachedSpecs
+from treadle_server.ports.catalogue import ThreadRow, Threads
+
+_LOG = structlog.get_logger(__name__)
+_PAGE = 500
+_RUNNABLE = frozenset({ThreadState.PENDING, ThreadState.RUNNING})
+
+
+async def recover(engine: EmbeddedEngine, threads: Threads, specs: CachedSpecs) -> int:
+    """Offers all unfinished threads to the engine, those first that had begun; returns how many there are.
+
+    It writes nothing, so it may be killed at any point. Logs are read only as their threads are driven.
+    """
+    count, after = 0, 0
+    queued: list[tuple[ThreadRow, int]] = []
+    while True:
+        page = await threads.unfinished(after=after, limit=_PAGE)
+        for row in page:
+            count += 1
+            await _take_up(engine, specs, row, queued)
+        if len(page) < _PAGE:
+            break
+        after = page[-1].key.thread
+    for row, agent_max in queued:
+        engine.enqueue(row.key, subject_of(row), agent_max, row.create_time)
+    if count:
+        _LOG.info("threads_recovered", count=count)
+    return count
+
+
+async def _take_up(
+    engine: EmbeddedEngine, specs: CachedSpecs, row: ThreadRow, queued: list[tuple[ThreadRow, int]]
+) -> None:
+    if row.start_time is not None and row.session:
+        engine.hold_session(row.session, row.key)
+    if ThreadState(row.state) not in _RUNNABLE:
+        engine.remember(row.key, subject_of(row))
+        return
+    try:
+        spec = await specs.of_row(row)
+    except Refused as refused:
+        _LOG.error("thread_not_recovered", thread=row.id, why=refused.message)
+        return
+    agent_max = spec.limits.max_concurrent_threads
+    if row.start_time is None:
+        queued.append((row, agent_max))
+    else:
+        engine.enqueue(row.key, subject_of(row), agent_max, row.create_time)
+
+
+def subject_of(row: ThreadRow) -> Subject:
+    """What admission must know of a thread, from its row."""
+    session = f"sessions/{row.session_id}" if row.session_id else ""
+    return Subject(row.agent, f"agents/{row.agent_id}", row.session, session)

@@ -1,0 +1,41 @@
+"""Pinned specs, decoded once."""
+
+from collections import OrderedDict
+
+from treadle_server.core.errors import Reason, Refused, not_found
+from treadle_server.core.spec import Spec
+from treadle_server.ports.catalogue import ThreadRow, Threads
+from treadle_server.ports.codec import Codec
+from treadle_server.ports.log import ThreadKey
+
+CACHE_MAX = 1000
+
+
+class CachedSpecs:
+    """Implements ports/specs over the rows of threads."""
+
+    def __init__(self, threads: Threads, codec: Codec) -> None:
+        self._threads = threads
+        self._codec = codec
+        self._cache: OrderedDict[tuple[int, bytes], Spec] = OrderedDict()
+
+    async def of_thread(self, key: ThreadKey) -> tuple[Spec, int]:
+        row = await self._threads.get_by_key(key)
+        if row is None:
+            raise not_found("Thread", "the thread")
+        return await self.of_row(row), row.session
+
+    async def of_row(self, row: ThreadRow) -> Spec:
+        """The spec of a thread whose row is at hand."""
+        place = (row.key.tenant, row.spec_digest)
+        spec = self._cache.get(place)
+        if spec is not None:
+            self._cache.move_to_end(place)
+            return spec
+        data = await self._threads.spec(row.key.tenant, row.spec_digest)
+        if data is None:
+            raise Refused(Reason.RECORD_CORRUPT, f"the spec of threads/{row.id} is missing")
+        spec = self._cache[place] = self._codec.decode_spec(data)
+        if len(self._cache) > CACHE_MAX:
+            self._cache.popitem(last=False)
+        return spec

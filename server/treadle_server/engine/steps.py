@@ -1,0 +1,191 @@
+"""One step: a model turn or a tool call, from command to outcome. Whatever the world does is an outcome."""
+
+import random
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from treadle_server import failpoints
+from treadle_server.core import outcomes as o
+from treadle_server.core.commands import CallModel, CallTool
+from treadle_server.core.ids import idempotency_key
+from treadle_server.core.kinds import CallStatus, DeltaKind
+from treadle_server.core.spec import Spec
+from treadle_server.core.values import ProposedCall
+from treadle_server.engine.journal import Head
+from treadle_server.ports.clock import Clock
+from treadle_server.ports.feed import Feed
+from treadle_server.ports.log import ThreadKey
+from treadle_server.ports.model import ModelError, ModelReply, ModelRequest, Models
+from treadle_server.ports.schemas import Schemas
+from treadle_server.ports.tools import Toolbox, ToolCall, ToolError, ToolResult
+
+_LOG = structlog.get_logger(__name__)
+_CODE_INTERNAL = 13
+TEXT_BYTES_MAX = 128 * 1024
+ARGUMENTS_BYTES_MAX = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Everything a step may touch."""
+
+    models: Models
+    toolbox: Toolbox
+    schemas: Schemas
+    feed: Feed
+    clock: Clock
+
+    async def call_model(self, head: Head, command: CallModel) -> o.ModelReplied | o.ModelFailed:
+        """Asks the model for a turn once its intent is durable. Raises only what the store raises."""
+        await head.durable()
+        spec, key = head.state.spec, head.key
+        if failpoints.ACTIVE:
+            failpoints.hit("model.before", head.state.iteration)
+        try:
+            model, name = self.models.find(spec.model)
+            request = _model_request(head, name, command)
+            reply = await model.reply(request, lambda kind, text: self._delta(key, command, kind, text))
+        except ModelError as error:
+            return self._failed(command, error)
+        except Exception as error:
+            text = f"the model adapter failed: {type(error).__name__}"
+            return self._failed(command, ModelError(_CODE_INTERNAL, text, retryable=False), error)
+        return self._replied(spec, command, reply)
+
+    def _delta(self, key: ThreadKey, command: CallModel, kind: DeltaKind, text: str) -> None:
+        self.feed.delta(key, command.call_id, command.attempt, kind, text)
+
+    def _failed(self, command: CallModel, error: ModelError, cause: Exception | None = None) -> o.ModelFailed:
+        if cause is not None:
+            log_unexpected(cause, call_id=command.call_id)
+        return o.ModelFailed(
+            self.clock.now(),
+            command.call_id,
+            command.attempt,
+            error.code,
+            error.message[:2000],
+            error.retryable,
+            error.retry_after_micros,
+            random.random(),
+        )
+
+    def _replied(self, spec: Spec, command: CallModel, reply: ModelReply) -> o.ModelReplied:
+        text, cut = bounded(reply.text, TEXT_BYTES_MAX)
+        calls = tuple(self._checked(spec, call) for call in reply.calls)
+        problem = ""
+        if spec.output_schema_json and not calls and not reply.refusal:
+            problem = self.schemas.problem(spec.output_schema_json, text) or ""
+        return o.ModelReplied(
+            self.clock.now(),
+            command.call_id,
+            command.attempt,
+            text=text,
+            thought=bounded(reply.thought, TEXT_BYTES_MAX)[0],
+            calls=calls,
+            usage=reply.usage,
+            cost=reply.cost,
+            provider_content=reply.provider_content,
+            refusal=reply.refusal,
+            truncated=reply.truncated or cut,
+            problem=problem,
+        )
+
+    def _checked(self, spec: Spec, call: ProposedCall) -> ProposedCall:
+        """The call with what keeps it from running."""
+        tool = spec.tool_by_name.get(call.name)
+        arguments, cut = bounded(call.arguments_json, ARGUMENTS_BYTES_MAX)
+        problem = call.problem
+        if cut:
+            problem = f"arguments of more than {ARGUMENTS_BYTES_MAX} bytes"
+        elif not problem and tool is None:
+            problem = f"there is no tool {call.name!r}; there are: {', '.join(spec.tool_by_name) or 'none'}"
+        elif not problem and tool is not None:
+            problem = self.toolbox.problem(tool, arguments) or ""
+        return ProposedCall(call.name, arguments, problem, call.provider_call_id)
+
+    async def call_tool(self, head: Head, command: CallTool) -> o.ToolReturned | o.ToolFailed:
+        """Runs a tool; the caller saw to it that the intent is durable where that is promised."""
+        tool = head.state.spec.tool_by_name[command.name]
+        call = ToolCall(
+            head.key.tenant,
+            head.key.thread,
+            head.session,
+            command.call_id,
+            command.attempt,
+            idempotency_key(head.key.tenant, head.key.thread, command.call_id),
+            command.arguments_json,
+        )
+        started = time.monotonic()
+        if failpoints.ACTIVE:
+            failpoints.hit("tool.before", head.state.iteration)
+        try:
+            result = await self.toolbox.call(tool, call)
+        except ToolError as error:
+            return self._tool_failed(command, error, started)
+        except Exception as error:
+            log_unexpected(error, call_id=command.call_id)
+            text = f"the tool failed: {type(error).__name__}"
+            return self._tool_failed(command, ToolError(text, retryable=False), started)
+        if failpoints.ACTIVE:
+            failpoints.hit("tool.after", head.state.iteration)
+        return self._tool_returned(head.state.spec, command, result, started)
+
+    def _tool_returned(
+        self, spec: Spec, command: CallTool, result: ToolResult, started: float
+    ) -> o.ToolReturned:
+        tool = spec.tool_by_name[command.name]
+        observation, _ = bounded(result.observation, tool.output_bytes_max)
+        ok = result.ok
+        if ok and tool.finishes and spec.output_schema_json:
+            problem = self.schemas.problem(spec.output_schema_json, observation)
+            ok, observation = problem is None, problem or observation
+        status = CallStatus.SUCCEEDED if ok else CallStatus.FAILED
+        return o.ToolReturned(
+            self.clock.now(), command.call_id, command.attempt, status, observation, _since(started)
+        )
+
+    def _tool_failed(self, command: CallTool, error: ToolError, started: float) -> o.ToolFailed:
+        return o.ToolFailed(
+            self.clock.now(),
+            command.call_id,
+            command.attempt,
+            CallStatus.FAILED,
+            error.message[:2000],
+            error.retryable,
+            _since(started),
+            random.random(),
+        )
+
+
+def _model_request(head: Head, name: str, command: CallModel) -> ModelRequest:
+    spec = head.state.spec
+    return ModelRequest(
+        name,
+        command.call_id,
+        command.attempt,
+        spec.instructions,
+        spec.settings,
+        spec.tools,
+        head.fold.transcript,
+        spec.output_schema_json,
+    )
+
+
+def bounded(text: str, bytes_max: int) -> tuple[str, bool]:
+    """The text as storable UTF-8 of at most so many bytes, and whether something is missing."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= bytes_max:
+        return data.decode(), False
+    mark = f"\n[cut: {len(data)} bytes]"
+    return data[: bytes_max - len(mark)].decode("utf-8", "ignore") + mark, True
+
+
+def _since(started: float) -> int:
+    return int((time.monotonic() - started) * 1_000_000)
+
+
+def log_unexpected(error: Exception, **context: object) -> None:
+    """A bug of an adapter: the agent sees that the call failed, the server's log sees why."""
+    _LOG.error("step_failed_unexpectedly", exc_info=error, **context)

@@ -1,0 +1,77 @@
+"""What must happen though nobody asks: timers of threads that nobody drives, and tidying up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from treadle_server.engine.embedded import EmbeddedEngine
+from treadle_server.ports.catalogue import Housekeeping, Threads
+from treadle_server.ports.clock import Clock
+
+_LOG = structlog.get_logger(__name__)
+LOOK_SECONDS = 30.0
+AHEAD_MICROS = 60 * 1_000_000
+"""Timers are read this far ahead, so one missed look loses none."""
+_PAGE = 1000
+_ROUNDS_MAX = 100
+
+
+class Sweeper:
+    """One task; a failure is logged and tried again at the next look."""
+
+    def __init__(
+        self,
+        engine: EmbeddedEngine,
+        threads: Threads,
+        housekeeping: Housekeeping,
+        clock: Clock,
+        *,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self._engine = engine
+        self._threads = threads
+        self._housekeeping = housekeeping
+        self._clock = clock
+        self._look_seconds = look_seconds
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._arm_timers()
+                await self._tidy()
+            except Exception:
+                _LOG.exception("sweep_failed")
+            await asyncio.sleep(self._look_seconds)
+
+    async def _arm_timers(self) -> None:
+        until, after = self._clock.now() + AHEAD_MICROS, None
+        while True:
+            wakes = await self._threads.wakes(until=until, limit=_PAGE, after=after)
+            for wake in wakes:
+                self._engine.arm(wake.key, wake.wake_at)
+            if len(wakes) < _PAGE:
+                return
+            after = (wakes[-1].wake_at, wakes[-1].key.thread)
+
+    async def _tidy(self) -> None:
+        now, keeping = self._clock.now(), self._housekeeping
+        await _until_done(lambda: keeping.forget_requests(now))
+        await _until_done(keeping.purge_threads)
+        await _until_done(lambda: keeping.purge_agents(now))
+        await keeping.reclaim()
+
+
+async def _until_done(work: Callable[[], Awaitable[int]]) -> None:
+    for _ in range(_ROUNDS_MAX):
+        if not await work():
+            return

@@ -1,0 +1,1 @@
+"""Streams of what was committed: every subscriber is a cursor, never a queue."""

@@ -1,0 +1,220 @@
+"""Which rows of a document a question means: `paid`, `older than 30`, `in the category books`."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from treadle_server.models.demo.documents import Field, joined, name_stems, quoted
+from treadle_server.models.demo.words import Token, plain, stem
+
+_OPERATORS = (
+    (r"(?:not|n't) (?:more|greater|higher|bigger) than|at most|no more than|up to|maximum of|<=", "<="),
+    (r"(?:not|n't) (?:less|fewer|lower|smaller) than|at least|no less than|minimum of|or more|>=", ">="),
+    (r"(?:more|greater|higher|bigger|larger|older|longer|heavier|taller|better) than|over|above|exceed\w*|beyond|after|>", ">"),
+    (r"(?:less|fewer|lower|smaller|younger|shorter|lighter|cheaper|worse) than|under|below|beneath|before|<", "<"),
+    (r"exactly|equal to|equals|equal|of exactly|=", "=="),
+)
+_HINTS = {"older": "age", "younger": "age", "old": "age", "cheaper": "price", "heavier": "weight", "lighter": "weight", "taller": "height"}
+_NEGATIONS = frozenset({"not", "n't", "isn't", "aren't", "without", "non", "un", "no"})
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "price": ("cost", "expensive", "cheap", "cheapest", "priciest", "pricey", "costly", "unit"),
+    "cost": ("price", "expensive", "cheapest"),
+    "amount": ("value", "sum", "money", "amt"),
+    "value": ("amount", "worth"),
+    "total": ("amount", "worth"),
+    "age": ("old", "oldest", "young", "youngest", "older", "younger"),
+    "quantity": ("qty", "unit", "piece", "count"),
+    "qty": ("quantity", "unit", "piece"),
+    "count": ("quantity",),
+    "salary": ("earn", "paid", "pay", "wage", "income", "highest-paid", "earner"),
+    "score": ("point", "mark", "result"),
+    "point": ("score",),
+    "weight": ("heavy", "heaviest", "lightest", "weigh"),
+    "height": ("tall", "tallest", "shortest"),
+    "population": ("inhabitant", "populous"),
+    "name": ("called",),
+    "stock": ("inventory",),
+    "duration": ("long", "longest", "shortest"),
+    "hour": ("time",),
+    "completed": ("finished", "done", "complete"),
+    "done": ("finished", "completed", "complete"),
+    "active": ("enabled",),
+    "temp": ("temperature", "hot", "hottest", "cold", "coldest", "warmest"),
+    "temperature": ("temp", "hot", "hottest", "coldest", "warmest"),
+    "department": ("dept", "team"),
+    "dept": ("department",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A condition on the objects of one list."""
+
+    prefix: tuple[str, ...]
+    """The list's own path."""
+    condition: str
+    said: str
+    field: Field
+    words: frozenset[int]
+    """Positions of the tokens that said it."""
+
+
+def prefix_of(field: Field) -> tuple[str, ...]:
+    """The path of the innermost list that holds the field."""
+    last = max((index for index, step in enumerate(field.parents) if step.endswith("[]")), default=-1)
+    return field.parents[: last + 1]
+
+
+def within_row(field: Field) -> str:
+    """The field's path from the object of its list."""
+    steps = field.parents[len(prefix_of(field)) :]
+    return joined((*steps, quoted(field.name))) if field.name else "@"
+
+
+def mention(field: Field, stems: Sequence[str]) -> tuple[int, int]:
+    """How strongly the words mention the field, and where; (0, -1) when they do not."""
+    names = name_stems(field.name or field.parents[-1].removesuffix("[]")) if field.name or field.parents else ()
+    if not names:
+        return 0, -1
+    for at in range(len(stems) - len(names) + 1):
+        if tuple(stems[at : at + len(names)]) == names:
+            return 10 + len(names), at
+    whole = "".join(names)
+    for at, word in enumerate(stems):
+        if word == whole:
+            return 10, at
+    for name in reversed(names):
+        alternatives = (name, *SYNONYMS.get(name, ()))
+        for at, word in enumerate(stems):
+            if word in alternatives:
+                return (6 if word == name else 3), at
+    return 0, -1
+
+
+def filters_in(tokens: Sequence[Token], fields: Sequence[Field]) -> list[Filter]:
+    stems = [stem(token.text) if token.kind == "word" else token.text.lower() for token in tokens]
+    found: list[Filter] = []
+    for reading in (_comparisons, _values, _booleans):
+        for item in reading(tokens, stems, [field for field in fields if field.many]):
+            if not any(item.words & other.words for other in found):
+                found.append(item)
+    return found
+
+
+def _comparisons(tokens: Sequence[Token], stems: list[str], fields: list[Field]) -> list[Filter]:
+    found = []
+    for at, token in enumerate(tokens):
+        if token.kind not in ("number", "percent"):
+            continue
+        operator, begins = _operator_before(tokens, at)
+        field, said_at = _compared_field(stems, fields, at, begins, bool(operator))
+        if field is None:
+            continue
+        operator = operator or "=="
+        row = within_row(field)
+        left = f"to_number({row})" if field.textual else row
+        condition = f"{left} {operator} `{token.text}`"
+        signs = {"==": "is", ">": "is more than", "<": "is less than", ">=": "is at least", "<=": "is at most"}
+        said = f"{field.name or 'the value'} {signs[operator]} {token.text}"
+        words = frozenset({*range(begins, at + 1), *({said_at} if said_at >= 0 else set())})
+        found.append(Filter(prefix_of(field), condition, said, field, words))
+    return found
+
+
+def _operator_before(tokens: Sequence[Token], at: int) -> tuple[str, int]:
+    before = plain(tokens[:at])
+    for pattern, operator in _OPERATORS:
+        match = re.search(rf"(?:^|\s)(?:{pattern})(?: (?:a|an|the|of|to|is|than))?$", before)
+        if match:
+            words = len(before[: match.start()].split())
+            return operator, words
+    after = plain(tokens[at + 1 : at + 3])
+    if after.startswith(("or more", "or above", "or higher", "or older")):
+        return ">=", at
+    return ("<=", at) if after.startswith(("or less", "or below", "or fewer")) else ("", at)
+
+
+def _compared_field(stems: list[str], fields: list[Field], at: int, begins: int, compared: bool) -> tuple[Field | None, int]:
+    """The field beside the number; with a comparison it may stand further off or be left out."""
+    hint = next((_HINTS[word] for word in stems[begins:at] if word in _HINTS), "")
+    numeric = [field for field in fields if field.numeric or field.textual]
+    best: tuple[int, Field | None, int] = (0, None, -1)
+    for field in numeric:
+        low = 0 if compared else max(0, at - 3)
+        window = stems[low:begins]
+        strength, position = mention(field, window)
+        if hint and hint in name_stems(field.name):
+            strength, position = 20, -1
+        if not compared and (strength < 10 or position + len(name_stems(field.name)) < len(window) - 1):
+            strength = 0
+        closeness = strength * 10 - (len(window) - position if position >= 0 else 0)
+        if strength and closeness > best[0]:
+            best = (closeness, field, position + low if position >= 0 else -1)
+    if best[1] is None and compared:
+        plausible = [field for field in numeric if "id" not in name_stems(field.name)]
+        after = [field for field in plausible if mention(field, stems[at + 1 : at + 4])[0]]
+        chosen = after or plausible
+        return (chosen[0], -1) if len(chosen) == 1 else (None, -1)
+    return best[1], best[2]
+
+
+def _values(tokens: Sequence[Token], stems: list[str], fields: list[Field]) -> list[Filter]:
+    """Texts of the document that the question mentions, longest first."""
+    words = [token.text.lower() for token in tokens]
+    found: list[Filter] = []
+    candidates = [
+        (sample, field)
+        for field in fields
+        for sample in dict.fromkeys(sample for sample in field.samples if isinstance(sample, str))
+        if sample.strip() and not re.fullmatch(r"-?\d+(\.\d+)?", sample)
+    ]
+    for sample, field in sorted(candidates, key=lambda pair: len(pair[0]), reverse=True):
+        where = _position(sample, words, stems)
+        if where is None or any(where & other.words for other in found):
+            continue
+        negated = min(where) > 0 and bool(_NEGATIONS & set(words[max(0, min(where) - 2) : min(where)]))
+        row = within_row(field)
+        literal = "'" + sample.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        condition = f"{row} {'!=' if negated else '=='} {literal}"
+        said = f"{field.name or 'the value'} is {'not ' if negated else ''}{sample}"
+        beside = {at for at in range(max(0, min(where) - 3), min(where)) if stems[at] in name_stems(field.name)}
+        found.append(Filter(prefix_of(field), condition, said, field, frozenset(where | beside)))
+    return found
+
+
+def _position(sample: str, words: list[str], stems: list[str]) -> set[int] | None:
+    parts = re.findall(r"[^\W_]+(?:[-'@.][^\W_]+)*", sample.lower())
+    for at, word in enumerate(words):
+        if word == sample.lower() or word == sample.lower() + "'s":
+            return {at}
+    if not parts or (len(parts) == 1 and len(parts[0]) < 2):
+        return None
+    for at in range(len(words) - len(parts) + 1):
+        window = words[at : at + len(parts)]
+        if window == parts or [*window[:-1], window[-1].removesuffix("'s")] == parts:
+            return set(range(at, at + len(parts)))
+        if len(parts) == 1 and stems[at] == stem(parts[0]):
+            return {at}
+    return None
+
+
+def _booleans(tokens: Sequence[Token], stems: list[str], fields: list[Field]) -> list[Filter]:
+    found = []
+    for field in fields:
+        if not field.boolean:
+            continue
+        names = [name for name in name_stems(field.name) if name not in ("is", "has", "in")]
+        for at, word in enumerate(stems):
+            denied = word in {prefix + name for name in names for prefix in ("un", "in", "non-", "in-", "in")}
+            options = {name for base in names for name in (base, *SYNONYMS.get(base, ()))}
+            if not denied and word not in options:
+                continue
+            before = {token.text for token in tokens[max(0, at - 2) : at]}
+            said_false = "false" in stems[at + 1 : at + 3]
+            wanted = not (denied or said_false or bool(before & _NEGATIONS))
+            words = frozenset({at, *(index for index in range(at, min(at + 3, len(stems))) if stems[index] in ("is", "true", "false"))})
+            text = json.dumps(wanted)
+            found.append(Filter(prefix_of(field), f"{within_row(field)} == `{text}`", f"{field.name} is {text}", field, words))
+            break
+    return found

@@ -1,0 +1,91 @@
+"""Port: streams of what was committed."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from treadle_server.core.kinds import DeltaKind
+from treadle_server.ports.log import ThreadKey
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One event to deliver. `sequence` is 0 for an ephemeral one."""
+
+    sequence: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What one subscriber of a thread wants."""
+
+    key: ThreadKey
+    after: int
+    """The last sequence it has."""
+    kinds: frozenset[int] = frozenset()
+    """Kinds of event to deliver; empty = all."""
+    deltas: bool = False
+    fresh: bool = False
+    """The thread is about to be made: there is nothing in the store to look for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One append: which events of which thread became durable together."""
+
+    position: int
+    """Where it stands among all appends of the store."""
+    key: ThreadKey
+    first: int
+    last: int
+
+
+class Subscription(Protocol):
+    """One reader's place in one thread. It counts from the moment it was made; close it in every case."""
+
+    def __aiter__(self) -> "Subscription": ...
+
+    async def __anext__(self) -> list[Item]:
+        """The next batch: at most 64 events or 32 KiB (one event may be larger).
+
+        Ends after the thread's last event. An idle stream gets a heartbeat. Raises Refused(DRAINING) when
+        the server stops, Refused(RESOURCE_NOT_FOUND) when the thread is deleted.
+        """
+        ...
+
+    def close(self) -> None:
+        """Idempotent."""
+        ...
+
+
+class Feed(Protocol):
+    """Delivers each committed event after the given place, in order, once. Slow readers slow nobody."""
+
+    def follow(self, watch: Watch) -> Subscription: ...
+
+    def delta(self, key: ThreadKey, call_id: str, attempt: int, kind: DeltaKind, text: str) -> None:
+        """Shows a piece of a message that is being made to subscribers at the head."""
+        ...
+
+
+class TenantFeed(Protocol):
+    """Follows all threads of a tenant: each thread in order, none missing, no order between threads."""
+
+    def follow(self, tenant: int, after: int) -> AsyncIterator[list[Commit]]:
+        """Commits after a position, in order; an empty list is a sign of life."""
+        ...
+
+    async def newest(self, tenant: int) -> int:
+        """The position to follow from when nothing old is wanted."""
+        ...
+
+
+class Commits(Protocol):
+    """One row per append, in the order in which they were committed."""
+
+    async def after(self, tenant: int, position: int, limit: int) -> list[Commit]: ...
+
+    async def newest(self, tenant: int) -> int:
+        """The last position of a tenant; 0 when it has none."""
+        ...

@@ -1,0 +1,221 @@
+"""Port: the log of every thread, and the rows that change with it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from treadle_server.core.errors import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadKey:
+    """The store's own name of a thread. Integers, never reused."""
+
+    tenant: int
+    thread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One encoded event. `body` is a `ThreadEvent` without thread and sequence; `private` is never served."""
+
+    kind: int
+    body: bytes
+    private: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record with its place in the log."""
+
+    sequence: int
+    record: Record
+
+
+@dataclass(slots=True)
+class Projection:
+    """Columns of the thread's row that follow its log. The last one of a unit is written."""
+
+    state: int
+    stop_reason: int
+    iteration_count: int
+    tool_call_count: int
+    total_tokens: int
+    cost_micros: int
+    wake_at: int | None
+    """When the thread wants to be looked at, micros since 1970; None = never."""
+    state_time: int
+    """Time of the last change of state."""
+    start_time: int | None = None
+    end_time: int | None = None
+    summary: bytes | None = None
+    """The thread's own Thread message as it ended; None while it lives."""
+    frees_session: bool = False
+
+
+@dataclass(slots=True)
+class NewThread:
+    """The row of a thread that a unit makes."""
+
+    id: str
+    agent: int
+    """Key of the agent."""
+    version: int
+    session: int
+    """Key of the session; 0 = none."""
+    spec_digest: bytes
+    spec: bytes
+    create_time: int
+    tags: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    client_metadata: bytes = b""
+    """A serialised `google.protobuf.Struct`; empty when absent."""
+    subject_type: str = ""
+    subject_id: str = ""
+    trigger_type: int = 0
+    triggered_by: str = ""
+
+
+@dataclass(slots=True)
+class NewSession:
+    """A session that a unit makes if the key has none yet."""
+
+    id: str
+    session_key: str
+    agent: int
+    parent_object: str
+    create_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """Remembers one mutating call."""
+
+    request_id: str
+    principal: str
+    method: str
+    digest: bytes
+    """Of the request without what does not change its meaning."""
+    resource: str
+    from_sequence: int
+    response: bytes | None
+    """The answer to give again; None when the call attaches to its resource."""
+    expire_time: int
+
+
+class Replayed(Exception):  # noqa: N818 - not an error: the call was made before
+    """The unit was not applied: a call with this request id was made before, with the same digest."""
+
+    def __init__(self, resource: str, from_sequence: int, response: bytes | None) -> None:
+        super().__init__(resource)
+        self.resource = resource
+        self.from_sequence = from_sequence
+        self.response = response
+
+
+class Conflict(Exception):  # noqa: N818 - the slower of two writers
+    """The log was not at the expected sequence. Nothing was written."""
+
+
+class Fenced(Exception):  # noqa: N818 - not a fault of the caller
+    """Another server owns the file now. Nothing was written, and nothing can be from here."""
+
+
+@dataclass(slots=True)
+class Unit:
+    """Changes that become durable together or not at all.
+
+    It appends to one log, `key`, after sequence `expected`. It may grow until the committer takes it.
+    """
+
+    key: ThreadKey
+    expected: int
+    records: list[Record] = field(default_factory=list)
+    projection: Projection | None = None
+    new_thread: NewThread | None = None
+    request: RequestRow | None = None
+    enters_session: int = 0
+    """Guard: this session has no other active thread; then the thread is it. 0 = no guard."""
+
+    @property
+    def last(self) -> int:
+        return self.expected + len(self.records)
+
+
+class Ticket(Protocol):
+    """A unit on its way to the disk."""
+
+    @property
+    def done(self) -> bool:
+        """The outcome is known."""
+        ...
+
+    async def wait(self) -> None:
+        """Returns once the unit is durable.
+
+        Raises what refused it: Conflict, Replayed, Refused, or StoreFailed. Cancelling the wait does not
+        touch the unit. May be awaited by any number of tasks, any number of times.
+        """
+        ...
+
+
+class StoreFailed(Exception):  # noqa: N818 - in line with the other outcomes of a unit
+    """The store could not say that a unit is durable. Whether it is shows after a restart."""
+
+
+OnCommitted = Callable[[Sequence[Unit]], None]
+"""Called on the event loop after each COMMIT, with the units that were applied in order."""
+
+
+class Log(Protocol):
+    """Appends and reads.
+
+    Promises: a unit is applied whole or not at all; units of one log are applied in the order of `submit`;
+    `wait` returns only after COMMIT; readers see only what was committed, and see it before `on_committed`
+    is called for it; a record read is byte for byte the one written, or the read raises
+    Refused(RECORD_CORRUPT).
+    """
+
+    def allocate_thread(self) -> int:
+        """A key for a new thread, which none has or ever had."""
+        ...
+
+    def submit(self, unit: Unit) -> Ticket:
+        """Queues a unit without waiting. Synchronous, on the event loop's thread only."""
+        ...
+
+    def extend(self, unit: Unit, grow: Callable[[Unit], Any]) -> bool:
+        """Lets `grow` change a unit that was submitted and not yet taken; False when it is too late."""
+        ...
+
+    def subscribe(self, on_committed: OnCommitted) -> None:
+        """Adds a listener. It must not block."""
+        ...
+
+    async def read(self, key: ThreadKey, after: int, limit: int) -> list[StoredRecord]:
+        """Records with a greater sequence, in order, at most `limit`. Empty for a thread without any."""
+        ...
+
+    async def last_sequence(self, key: ThreadKey) -> int:
+        """0 for a thread without records."""
+        ...
+
+
+__all__ = [
+    "Conflict",
+    "Fenced",
+    "Log",
+    "NewSession",
+    "NewThread",
+    "OnCommitted",
+    "Projection",
+    "Record",
+    "Refused",
+    "Replayed",
+    "RequestRow",
+    "StoreFailed",
+    "StoredRecord",
+    "ThreadKey",
+    "Ticket",
+    "Unit",
+]

@@ -1,0 +1,314 @@
+"""Binds servicers to gRPC: each method is wrapped once, by all that every call goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Protocol, cast
+
+import grpc
+import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from treadle_server.core.errors import Reason, Refused, invalid
+from treadle_server.ports.log import Replayed
+from treadle_server.rpc import errors
+from treadle_server.rpc.admission import Admission, Lane
+from treadle_server.rpc.calls import Call, Context, StreamChunk, Streaming, Unary
+from treadle_server.rpc.stalls import Stalls
+from treadle_server.rpc.validation import validate
+from treadle_server.services.keys import Identity
+
+PACKAGE = "treadle.v1"
+STALL_SECONDS = 30.0
+WAITING_CALLS = frozenset({"ExecuteAgent"})
+"""Unary calls that last as long as streams, and count as such."""
+
+_log = structlog.get_logger("treadle.rpc")
+
+
+class Identify(Protocol):
+    """Says who calls, from the call's metadata."""
+
+    async def __call__(self, metadata: Iterable[tuple[str, str | bytes]]) -> Identity:
+        """Raises Refused."""
+        ...
+
+
+@dataclass(slots=True)
+class Doorway:
+    """What all services of a server share."""
+
+    identify: Identify
+    admission: Admission = field(default_factory=Admission)
+    stalls: Stalls = field(default_factory=lambda: Stalls(STALL_SECONDS))
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Stands for a request whose bytes are not of its message type."""
+
+    message: str
+
+
+class Handlers(grpc.GenericRpcHandler):
+    """All methods of `treadle.v1`. Those without a servicer are UNIMPLEMENTED, with our details."""
+
+    def __init__(self, doorway: Doorway) -> None:
+        self._doorway = doorway
+        self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def add(self, service: ServiceDescriptor, servicer: object) -> None:
+        """Serves the methods that the servicer has, by their names."""
+        for method in service.methods:
+            path = f"/{service.full_name}/{method.name}"
+            function = getattr(servicer, method.name, None)
+            if function is not None:
+                self._methods[path] = _handler(self._doorway, path, method, function)
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        path = handler_call_details.method
+        handler = self._methods.get(path)
+        if handler is None and path.startswith(f"/{PACKAGE}."):
+            return _unimplemented(path)
+        return handler
+
+
+def _handler(
+    doorway: Doorway, path: str, method: MethodDescriptor, function: Any
+) -> grpc.RpcMethodHandler[Any, Any]:
+    assert not method.client_streaming, "every control is unary"
+    deserialize = _deserializer(GetMessageClass(method.input_type))
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(
+            cast(Any, _streaming(doorway, path, function)), deserialize, _serialize
+        )
+    lane = doorway.admission.streams if method.name in WAITING_CALLS else doorway.admission.calls
+    return grpc.unary_unary_rpc_method_handler(
+        cast(Any, _unary(doorway, path, function, lane)), deserialize, _serialize
+    )
+
+
+def _deserializer(cls: type[Message]) -> Callable[[bytes], Message | Malformed]:
+    malformed = Malformed(cls.DESCRIPTOR.full_name)
+
+    def deserialize(data: bytes) -> Message | Malformed:
+        try:
+            return cls.FromString(data)
+        except Exception:  # gRPC would answer UNKNOWN and log a traceback for each
+            return malformed
+
+    return deserialize
+
+
+def _serialize(response: Message | bytes) -> bytes:
+    return response if isinstance(response, bytes) else response.SerializeToString()
+
+
+def _unary(
+    doorway: Doorway, path: str, function: Unary, lane: Lane
+) -> Callable[[Any, Context], Awaitable[Message | bytes | None]]:
+    async def handle(request: Any, context: Context) -> Message | bytes | None:
+        visit = Visit(path, request, context)
+        try:
+            async with _Admitted(doorway, lane, visit):
+                return await function(request, visit.call)
+        except Replayed as replayed:
+            if replayed.response is None:
+                raise AssertionError(f"{path} lets a call through that attaches to what it made") from None
+            return replayed.response
+        except Exception as error:
+            await visit.fail(error)
+            return None
+
+    return handle
+
+
+def _streaming(doorway: Doorway, path: str, function: Streaming) -> Callable[[Any, Context], Awaitable[None]]:
+    async def handle(request: Any, context: Context) -> None:
+        visit = Visit(path, request, context)
+        try:
+            async with _Admitted(doorway, doorway.admission.streams, visit):
+                await _Stream(visit, function(request, visit.call)).send(doorway.stalls)
+        except Exception as error:
+            await visit.fail(error)
+
+    return handle
+
+
+class Visit:
+    """One call on its way through the door, and what is said when it fails."""
+
+    __slots__ = ("_began", "_context", "call", "path", "request")
+
+    call: Call
+    """Set once the caller is known."""
+
+    def __init__(self, path: str, request: Any, context: Context) -> None:
+        self.path = path
+        self.request = request
+        self._context = context
+        self._began = monotonic()
+
+    @property
+    def context(self) -> Context:
+        return self._context
+
+    async def fail(self, error: Exception) -> None:
+        """Ends the call with the error's status. Returns only if the caller is gone."""
+        if isinstance(error, grpc.aio.BaseError):
+            return  # the call has ended already
+        refused = errors.refusal_of(error)
+        if refused is None:
+            request_id = secrets.token_hex(8)
+            _log.error("call_failed", request_id=request_id, exc_info=error, **self._facts())
+            await self._abort(errors.internal_status(request_id))
+            return
+        status = errors.status_of(refused, subject=_named(self.request))
+        _log.info("call_refused", reason=refused.reason.value, message=status.message, **self._facts())
+        await self._abort(status)
+
+    async def _abort(self, status: Any) -> None:
+        code = _STATUS_CODES[status.code]
+        try:
+            await self._context.abort(code, status.message, errors.trailing_metadata(status))
+        except grpc.aio.AbortError:
+            raise
+        except grpc.aio.BaseError:
+            return  # nobody is there to be told
+
+    def answered(self) -> None:
+        _log.debug("call_answered", **self._facts())
+
+    def _facts(self) -> dict[str, object]:
+        call = getattr(self, "call", None)
+        return {
+            "method": self.path,
+            "tenant": call.identity.tenant_id if call else "",
+            "principal": call.principal if call else "",
+            "peer": self._context.peer(),
+            "seconds": round(monotonic() - self._began, 6),
+        }
+
+
+_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class _Admitted:
+    """Within it the call counts in its lane, the caller is known and the request is valid."""
+
+    __slots__ = ("_doorway", "_lane", "_tenant", "_visit")
+
+    def __init__(self, doorway: Doorway, lane: Lane, visit: Visit) -> None:
+        self._doorway = doorway
+        self._lane = lane
+        self._visit = visit
+        self._tenant: int | None = None
+
+    async def __aenter__(self) -> None:
+        self._doorway.admission.check_open()
+        self._lane.enter()
+        try:
+            await self._admit()
+        except BaseException:
+            self._leave()
+            raise
+
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        self._leave()
+        if error is None:
+            self._visit.answered()
+
+    async def _admit(self) -> None:
+        visit = self._visit
+        metadata = visit.context.invocation_metadata() or ()
+        identity = await self._doorway.identify(cast(Any, metadata))
+        visit.call = Call(visit.path, identity, visit.context)
+        self._lane.enter_tenant(identity.tenant)
+        self._tenant = identity.tenant
+        if isinstance(visit.request, Malformed):
+            name = visit.request.message
+            raise invalid((name, f"the request is not a {name}"))
+        validate(visit.request)
+
+    def _leave(self) -> None:
+        self._lane.leave()
+        if self._tenant is not None:
+            self._lane.leave_tenant(self._tenant)
+
+
+class _Stream:
+    """One stream of answers. A reader that blocks a write for too long is let go."""
+
+    __slots__ = ("_chunks", "_ending", "_last_sequence", "_visit")
+
+    def __init__(self, visit: Visit, chunks: AsyncIterator[Message | bytes | StreamChunk]) -> None:
+        self._visit = visit
+        self._chunks = chunks
+        self._ending: asyncio.Task[None] | None = None
+        self._last_sequence: int = getattr(visit.request, "after_sequence", 0)
+
+    async def send(self, stalls: Stalls) -> None:
+        """Returns when the servicer's iterator or the stream has ended."""
+        context = self._visit.context
+        async with aclosing(cast(Any, self._chunks)):
+            async for chunk in self._chunks:
+                data = self._take(chunk)
+                stalls.begin(self)
+                try:
+                    await context.write(data)
+                finally:
+                    stalls.end(self)
+                if self._ending is not None:
+                    break
+        if self._ending is not None:
+            await asyncio.wait({self._ending})
+
+    def stalled(self) -> None:
+        self._ending = asyncio.create_task(self._end())
+
+    def _take(self, chunk: Message | bytes | StreamChunk) -> Message | bytes:
+        if not isinstance(chunk, StreamChunk):
+            return chunk
+        self._last_sequence = chunk.last_sequence or self._last_sequence
+        return chunk.data
+
+    async def _end(self) -> None:
+        """Gives up what the stream holds, and queues the status behind the write that is blocked.
+
+        What is written comes before the status, so a reader who gets this far has the last sequence.
+        """
+        await cast(Any, self._chunks).aclose()
+        last = str(self._last_sequence)
+        slow = Refused(
+            Reason.SUBSCRIBER_TOO_SLOW,
+            f"the reader stayed behind; go on after sequence {last}",
+            metadata={"last_sequence": last},
+        )
+        try:
+            await self._visit.fail(slow)
+        except grpc.aio.AbortError:
+            return
+
+
+def _named(request: Any) -> str:
+    """The resource that a request is about, as far as it says."""
+    return getattr(request, "name", "") or getattr(request, "parent", "") or ""
+
+
+def _unimplemented(path: str) -> grpc.RpcMethodHandler[Any, Any]:
+    async def handle(request: Any, context: Context) -> None:
+        refused = Refused(
+            Reason.UNIMPLEMENTED, f"this server does not have {path}", metadata={"method": path}
+        )
+        await Visit(path, request, context).fail(refused)
+
+    return grpc.unary_unary_rpc_method_handler(cast(Any, handle))

@@ -1,0 +1,80 @@
+"""Agents, versions and keys as messages and back."""
+
+from dataclasses import replace
+
+from treadle.v1 import agent_pb2, api_key_pb2
+from treadle_server.core.agent import Agent, AgentDefinition, AgentVersion, ApiKey
+from treadle_server.core.kinds import UnknownPolicy
+from treadle_server.core.spec import Limits, ModelSettings
+from treadle_server.wire.messages import from_message, to_message
+
+_DEFAULT = Limits()
+
+
+class AgentMessages:
+    """Implements `services.agent_reader.AgentCodec`."""
+
+    def encode(self, definition: AgentDefinition) -> bytes:
+        message = agent_pb2.Agent()
+        to_message(definition, message)
+        return message.SerializeToString(deterministic=True)
+
+    def decode(self, body: bytes) -> AgentDefinition:
+        return definition_of(agent_pb2.Agent.FromString(body))
+
+    def answer(self, agent: Agent) -> bytes:
+        return agent_message(agent).SerializeToString()
+
+
+class KeyMessages:
+    """Implements `services.keys.KeyCodec`."""
+
+    def answer(self, api_key: ApiKey) -> bytes:
+        return key_message(api_key).SerializeToString()
+
+
+def definition_of(message: agent_pb2.Agent) -> AgentDefinition:
+    """What a caller wants an agent to be, with defaults where nothing is said."""
+    definition = from_message(AgentDefinition, message)
+    settings = definition.model_settings
+    return replace(
+        definition,
+        model_settings=None if settings == ModelSettings() else settings,
+        limits=_with_defaults(definition.limits),
+        on_unknown_outcome=definition.on_unknown_outcome or UnknownPolicy.TELL_MODEL,
+    )
+
+
+def agent_message(agent: Agent) -> agent_pb2.Agent:
+    message = agent_pb2.Agent()
+    to_message(agent.definition, message)
+    to_message(agent, message)
+    return message
+
+
+def version_message(version: AgentVersion) -> agent_pb2.AgentVersion:
+    message = agent_pb2.AgentVersion()
+    to_message(version, message)
+    snapshot = message.snapshot
+    to_message(version.definition, snapshot)
+    snapshot.name = version.name.partition("/versions/")[0]
+    snapshot.version = version.version
+    return message
+
+
+def key_message(api_key: ApiKey) -> api_key_pb2.ApiKey:
+    message = api_key_pb2.ApiKey()
+    to_message(api_key, message)
+    return message
+
+
+def _with_defaults(limits: Limits) -> Limits:
+    """0 means the default."""
+    return Limits(
+        max_iterations=limits.max_iterations or _DEFAULT.max_iterations,
+        max_tool_calls=limits.max_tool_calls or _DEFAULT.max_tool_calls,
+        max_input_tokens=limits.max_input_tokens or _DEFAULT.max_input_tokens,
+        timeout_micros=limits.timeout_micros or _DEFAULT.timeout_micros,
+        max_lifetime_micros=limits.max_lifetime_micros or _DEFAULT.max_lifetime_micros,
+        max_concurrent_threads=limits.max_concurrent_threads,
+    )

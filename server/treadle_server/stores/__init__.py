@@ -1,0 +1,1 @@
+"""Stores: the ports `log`, `catalogue` and `notes`, kept in SQLite; the log in memory too."""

@@ -1,0 +1,144 @@
+"""The log of every thread, in memory: the same promises without the disk, for tests and demonstrations."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from treadle_server.core.errors import Refused
+from treadle_server.ports.clock import Clock
+from treadle_server.ports.log import (
+    Conflict,
+    NewThread,
+    OnCommitted,
+    Projection,
+    Record,
+    Replayed,
+    RequestRow,
+    StoredRecord,
+    ThreadKey,
+    Unit,
+)
+from treadle_server.stores.refusals import id_taken, replay
+
+
+class MemoryTicket:
+    """Resolves on a later turn of the loop."""
+
+    def __init__(self) -> None:
+        self._settled = asyncio.Event()
+        self._error: Exception | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._settled.is_set()
+
+    async def wait(self) -> None:
+        await self._settled.wait()
+        if self._error is not None:
+            raise self._error
+
+    def resolve(self, error: Exception | None) -> None:
+        self._error = error
+        self._settled.set()
+
+
+class MemoryLog:
+    """Implements `ports.log.Log`. Forgets everything when it goes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._pending: dict[int, tuple[Unit, MemoryTicket]] = {}
+        self._listeners: list[OnCommitted] = []
+        self._records: dict[ThreadKey, list[Record]] = {}
+        self._names: set[tuple[int, str]] = set()
+        self._session_of: dict[ThreadKey, int] = {}
+        self._active: dict[tuple[int, int], int] = {}
+        self._requests: dict[tuple[int, str], RequestRow] = {}
+        self._next_thread = 1
+        self.threads: dict[ThreadKey, NewThread] = {}
+        """The rows as their units made them."""
+        self.projections: dict[ThreadKey, Projection] = {}
+        """The last of each thread."""
+
+    def allocate_thread(self) -> int:
+        """A key for a new thread, which none has or ever had."""
+        thread = self._next_thread
+        self._next_thread += 1
+        return thread
+
+    def submit(self, unit: Unit) -> MemoryTicket:
+        ticket = MemoryTicket()
+        if not self._pending:
+            asyncio.get_running_loop().call_soon(self._commit)
+        self._pending[id(unit)] = (unit, ticket)
+        return ticket
+
+    def extend(self, unit: Unit, grow: Callable[[Unit], Any]) -> bool:
+        if id(unit) not in self._pending:
+            return False
+        grow(unit)
+        return True
+
+    def subscribe(self, on_committed: OnCommitted) -> None:
+        self._listeners.append(on_committed)
+
+    async def read(self, key: ThreadKey, after: int, limit: int) -> list[StoredRecord]:
+        records = self._records.get(key, [])[after : after + limit]
+        return [StoredRecord(sequence, record) for sequence, record in enumerate(records, after + 1)]
+
+    async def last_sequence(self, key: ThreadKey) -> int:
+        return len(self._records.get(key, []))
+
+    def _commit(self) -> None:
+        batch = list(self._pending.values())
+        self._pending.clear()
+        outcomes = [(unit, ticket, self._refusal(unit)) for unit, ticket in batch]
+        applied = [unit for unit, _, refusal in outcomes if refusal is None]
+        for listener in self._listeners if applied else ():
+            try:
+                listener(applied)
+            except Exception as error:  # a faulty listener must not keep others from their answers
+                context = {"message": f"{listener!r} failed after a commit", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
+        for _, ticket, refusal in outcomes:
+            ticket.resolve(refusal)
+
+    def _refusal(self, unit: Unit) -> Exception | None:
+        try:
+            self._require(unit)
+        except (Conflict, Replayed, Refused) as refusal:
+            return refusal
+        self._write(unit)
+        return None
+
+    def _require(self, unit: Unit) -> None:
+        if unit.request is not None:
+            stored = self._requests.get((unit.key.tenant, unit.request.request_id))
+            if stored is not None and stored.expire_time > self._clock.now():
+                replay(stored, unit.request)
+        new = unit.new_thread
+        if new is not None and (unit.key.tenant, new.id) in self._names:
+            raise id_taken("Thread", f"threads/{new.id}")
+        known = new is not None or unit.key in self._records
+        if not known or len(self._records.get(unit.key, [])) != unit.expected:
+            raise Conflict
+        active = self._active.get((unit.key.tenant, unit.enters_session))
+        if unit.enters_session and active not in (None, unit.key.thread):
+            raise Conflict
+
+    def _write(self, unit: Unit) -> None:
+        key = unit.key
+        if unit.new_thread is not None:
+            self._names.add((key.tenant, unit.new_thread.id))
+            self._session_of[key] = unit.new_thread.session
+            self.threads[key] = unit.new_thread
+        self._records.setdefault(key, []).extend(unit.records)
+        if unit.request is not None:
+            self._requests[key.tenant, unit.request.request_id] = unit.request
+        if unit.enters_session:
+            self._active[key.tenant, unit.enters_session] = key.thread
+        if unit.projection is not None:
+            self.projections[key] = unit.projection
+            session = (key.tenant, self._session_of[key])
+            if unit.projection.frees_session and self._active.get(session) == key.thread:
+                del self._active[session]

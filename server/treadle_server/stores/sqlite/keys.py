@@ -1,0 +1,136 @@
+"""Tenants, and the API keys that identify their callers."""
+
+from treadle_server.ports.catalogue import ApiKeyRow, NewApiKey, Page, Position, TenantRow
+from treadle_server.ports.log import RequestRow
+from treadle_server.stores.refusals import id_taken, revision_differs
+from treadle_server.stores.sqlite import checksums
+from treadle_server.stores.sqlite.changes import Changes
+from treadle_server.stores.sqlite.pages import before, page_of
+from treadle_server.stores.sqlite.readers import Readers, Row
+from treadle_server.stores.sqlite.statements import Answer, Write
+
+_INSERT_TENANT = "INSERT INTO tenants (id, create_time) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"
+_SELECT_TENANT = "SELECT tenant, id, create_time FROM tenants WHERE id = ?"
+
+_SELECT_TENANT_BY_KEY = "SELECT tenant, id, create_time FROM tenants WHERE tenant = ?"
+
+_COLUMNS = """api_key, tenant, id, principal, admin, prefix, secret_hash, display_name, revision, create_time,
+update_time, expire_time, delete_time, checksum"""
+_INSERT_KEY = """
+INSERT INTO api_keys
+  (tenant, id, principal, admin, prefix, secret_hash, display_name, revision, create_time, update_time,
+   expire_time, checksum)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, id) DO NOTHING"""
+_UPDATE_KEY = """
+UPDATE api_keys SET display_name = ?, revision = ?, update_time = ?, expire_time = ?, checksum = ?
+WHERE api_key = ? AND revision = ? AND delete_time IS NULL"""
+_SELECT_KEY = f"SELECT {_COLUMNS} FROM api_keys WHERE tenant = ? AND id = ? AND delete_time IS NULL"
+_FIND_KEY = f"SELECT {_COLUMNS} FROM api_keys WHERE prefix = ? AND delete_time IS NULL"
+_LIST_KEYS = f"""
+SELECT {_COLUMNS} FROM api_keys
+WHERE tenant = ? AND api_key < ? AND delete_time IS NULL ORDER BY api_key DESC LIMIT ?"""
+_COUNT_KEYS = "SELECT count(*) FROM api_keys WHERE tenant = ? AND delete_time IS NULL"
+_DELETE_KEY = "UPDATE api_keys SET delete_time = ? WHERE api_key = ? AND delete_time IS NULL"
+
+
+class SqliteTenants:
+    """Implements `ports.catalogue.Tenants`."""
+
+    def __init__(self, changes: Changes, readers: Readers) -> None:
+        self._changes = changes
+        self._readers = readers
+
+    async def get_or_create(self, tenant_id: str, *, create_time: int) -> TenantRow:
+        found = await self.find(tenant_id)
+        if found is not None:
+            return found
+        answer = await self._changes.apply(
+            0, Write(_INSERT_TENANT, (tenant_id, create_time)), Answer(_SELECT_TENANT, (tenant_id,))
+        )
+        assert answer is not None
+        return TenantRow(*answer)
+
+    async def find(self, tenant_id: str) -> TenantRow | None:
+        row = await self._readers.row(_SELECT_TENANT, (tenant_id,))
+        return TenantRow(*row) if row is not None else None
+
+    async def get_by_key(self, key: int) -> TenantRow | None:
+        row = await self._readers.row(_SELECT_TENANT_BY_KEY, (key,))
+        return TenantRow(*row) if row is not None else None
+
+
+class SqliteApiKeys:
+    """Implements `ports.catalogue.ApiKeys`."""
+
+    def __init__(self, changes: Changes, readers: Readers) -> None:
+        self._changes = changes
+        self._readers = readers
+
+    async def create(self, new: NewApiKey, *, request: RequestRow | None = None) -> ApiKeyRow:
+        values = (
+            *(new.tenant, new.id, new.principal, int(new.admin), new.prefix, new.secret_hash),
+            *(new.display_name, 1, new.create_time, new.create_time, new.expire_time),
+        )
+        answer = await self._changes.apply(
+            new.tenant,
+            Write(
+                _INSERT_KEY,
+                (*values, checksums.of_row(*values)),
+                lambda: id_taken("ApiKey", f"apiKeys/{new.id}"),
+            ),
+            Answer(_SELECT_KEY, (new.tenant, new.id)),
+            request=request,
+        )
+        assert answer is not None
+        return _key(answer)
+
+    async def find_by_prefix(self, prefix: str) -> ApiKeyRow | None:
+        row = await self._readers.row(_FIND_KEY, (prefix,))
+        return _key(row) if row is not None else None
+
+    async def get(self, tenant: int, api_key_id: str) -> ApiKeyRow | None:
+        row = await self._readers.row(_SELECT_KEY, (tenant, api_key_id))
+        return _key(row) if row is not None else None
+
+    async def list(self, tenant: int, *, limit: int, after: Position | None = None) -> Page[ApiKeyRow]:
+        rows = await self._readers.rows(_LIST_KEYS, (tenant, before(after), limit + 1))
+        return page_of(rows, limit, _key)
+
+    async def count(self, tenant: int) -> int:
+        row = await self._readers.row(_COUNT_KEYS, (tenant,))
+        return int(row[0]) if row is not None else 0
+
+    async def update(
+        self,
+        row: ApiKeyRow,
+        *,
+        display_name: str,
+        expire_time: int | None,
+        update_time: int,
+        request: RequestRow | None = None,
+    ) -> ApiKeyRow:
+        revision = row.revision + 1
+        checksum = checksums.of_row(
+            *(row.tenant, row.id, row.principal, int(row.admin), row.prefix, row.secret_hash),
+            *(display_name, revision, row.create_time, update_time, expire_time),
+        )
+        changed = (display_name, revision, update_time, expire_time, checksum, row.key, row.revision)
+        answer = await self._changes.apply(
+            row.tenant,
+            Write(_UPDATE_KEY, changed, lambda: revision_differs("ApiKey", f"apiKeys/{row.id}")),
+            Answer(_SELECT_KEY, (row.tenant, row.id)),
+            request=request,
+        )
+        assert answer is not None
+        return _key(answer)
+
+    async def delete(self, row: ApiKeyRow, *, delete_time: int, request: RequestRow | None = None) -> None:
+        await self._changes.apply(row.tenant, Write(_DELETE_KEY, (delete_time, row.key)), request=request)
+
+
+def _key(row: Row) -> ApiKeyRow:
+    key, *values, delete_time, checksum = row
+    tenant, key_id, principal, admin, *others = values
+    checksums.verify(checksum, f"key {key_id}", *values, resource=f"apiKeys/{key_id}")
+    others.append(delete_time)
+    return ApiKeyRow(key, tenant, key_id, principal, bool(admin), *others)

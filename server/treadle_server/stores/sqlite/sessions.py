@@ -1,0 +1,74 @@
+"""Sessions."""
+
+from treadle_server.ports.catalogue import Page, Position, SessionRow
+from treadle_server.ports.log import NewSession, RequestRow
+from treadle_server.stores.refusals import id_taken
+from treadle_server.stores.sqlite.changes import Changes
+from treadle_server.stores.sqlite.pages import before, page_of
+from treadle_server.stores.sqlite.readers import Readers, Row
+from treadle_server.stores.sqlite.statements import Answer, Require, Write
+
+_COLUMNS = "session, tenant, id, session_key, agent, parent_object, coalesce(active_thread, 0), create_time"
+_REQUIRE_ID = """
+SELECT 1 WHERE NOT EXISTS (
+  SELECT 1 FROM sessions WHERE tenant = ?1 AND id = ?2 AND (session_key <> ?3 OR ?3 = ''))"""
+_INSERT = """
+INSERT INTO sessions (tenant, id, session_key, agent, parent_object, create_time)
+VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
+_SELECT_NEW = f"""
+SELECT {_COLUMNS} FROM sessions
+WHERE tenant = ?1 AND session_key = ?2 AND session_key > ''
+UNION ALL
+SELECT {_COLUMNS} FROM sessions WHERE tenant = ?1 AND id = ?3 AND ?2 = ''"""
+_SELECT = f"SELECT {_COLUMNS} FROM sessions WHERE tenant = ? AND id = ?"
+_SELECT_BY_KEY = f"SELECT {_COLUMNS} FROM sessions WHERE tenant = ? AND session = ?"
+_FIND = f"SELECT {_COLUMNS} FROM sessions WHERE tenant = ? AND session_key = ? AND session_key > ''"
+_LIST = f"""
+SELECT {_COLUMNS} FROM sessions WHERE tenant = ? AND session < ? ORDER BY session DESC LIMIT ?"""
+
+
+class SqliteSessions:
+    """Implements `ports.catalogue.Sessions`."""
+
+    def __init__(self, changes: Changes, readers: Readers) -> None:
+        self._changes = changes
+        self._readers = readers
+
+    async def create_if_absent(
+        self, tenant: int, new: NewSession, *, request: RequestRow | None = None
+    ) -> SessionRow:
+        values = (tenant, new.id, new.session_key, new.agent, new.parent_object, new.create_time)
+        answer = await self._changes.apply(
+            tenant,
+            Require(
+                _REQUIRE_ID,
+                (tenant, new.id, new.session_key),
+                lambda: id_taken("Session", f"sessions/{new.id}"),
+            ),
+            Write(_INSERT, values),
+            Answer(_SELECT_NEW, (tenant, new.session_key, new.id)),
+            request=request,
+        )
+        assert answer is not None
+        return _session(answer)
+
+    async def get(self, tenant: int, session_id: str) -> SessionRow | None:
+        return await self._one(_SELECT, tenant, session_id)
+
+    async def get_by_key(self, tenant: int, key: int) -> SessionRow | None:
+        return await self._one(_SELECT_BY_KEY, tenant, key)
+
+    async def find(self, tenant: int, session_key: str) -> SessionRow | None:
+        return await self._one(_FIND, tenant, session_key)
+
+    async def list(self, tenant: int, *, limit: int, after: Position | None = None) -> Page[SessionRow]:
+        rows = await self._readers.rows(_LIST, (tenant, before(after), limit + 1))
+        return page_of(rows, limit, _session)
+
+    async def _one(self, sql: str, tenant: int, name: str | int) -> SessionRow | None:
+        row = await self._readers.row(sql, (tenant, name))
+        return _session(row) if row is not None else None
+
+
+def _session(row: Row) -> SessionRow:
+    return SessionRow(*row)

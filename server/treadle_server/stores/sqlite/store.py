@@ -1,0 +1,87 @@
+"""Everything that one database file holds, opened and closed together."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from treadle_server.ports.clock import Clock
+from treadle_server.stores.sqlite.agents import SqliteAgents
+from treadle_server.stores.sqlite.changes import Changes
+from treadle_server.stores.sqlite.commits import SqliteCommits
+from treadle_server.stores.sqlite.committer import Committer
+from treadle_server.stores.sqlite.database import Database, Durability, open_database
+from treadle_server.stores.sqlite.housekeeping import SqliteHousekeeping
+from treadle_server.stores.sqlite.keys import SqliteApiKeys, SqliteTenants
+from treadle_server.stores.sqlite.log import SqliteLog
+from treadle_server.stores.sqlite.notes import SqliteNotes
+from treadle_server.stores.sqlite.readers import Readers
+from treadle_server.stores.sqlite.requests import SqliteRequests
+from treadle_server.stores.sqlite.sessions import SqliteSessions
+from treadle_server.stores.sqlite.threads import SqliteThreads
+
+
+class SqliteStore:
+    """One server's hold on a file. `open` and `close` on the event loop that uses it."""
+
+    def __init__(self, database: Database, committer: Committer, readers: Readers, clock: Clock) -> None:
+        self._database = database
+        self.committer = committer
+        self.readers = readers
+        changes = Changes(committer, clock)
+        self.log = SqliteLog(database, committer, readers, clock)
+        self.commits = SqliteCommits(readers)
+        self.threads = SqliteThreads(changes, readers)
+        self.requests = SqliteRequests(readers)
+        self.agents = SqliteAgents(changes, readers)
+        self.sessions = SqliteSessions(changes, readers)
+        self.tenants = SqliteTenants(changes, readers)
+        self.api_keys = SqliteApiKeys(changes, readers)
+        self.notes = SqliteNotes(changes, readers)
+        self.housekeeping = SqliteHousekeeping(changes, readers)
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path | str,
+        *,
+        on_fatal: Callable[[Exception], None],
+        durability: Durability = Durability.FULL,
+        take_over: bool = False,
+        clock: Clock,
+    ) -> "SqliteStore":
+        """Raises FileUnusable, of which FileLocked is one kind. `on_fatal` gets Fenced or StoreFailed, once
+        or more: stop the process then.
+        """
+        database = await asyncio.to_thread(open_database, path, durability=durability, take_over=take_over)
+        try:
+            readers = await Readers.open(database.path, on_fatal)
+        except BaseException:
+            database.close()
+            raise
+        committer = Committer(database, on_fatal)
+        committer.start()
+        return cls(database, committer, readers, clock)
+
+    @property
+    def epoch(self) -> int:
+        """Of this server's hold on the file; higher than of any before."""
+        return self._database.epoch
+
+    @property
+    def durability(self) -> Durability:
+        return self._database.durability
+
+    async def close(self) -> None:
+        """Writes what was submitted.
+
+        SQLite checkpoints when its last connection closes, unless that one only reads: readers go first to
+        leave one whole file, and last when nothing may be written any more.
+        """
+        if self.committer.failed:
+            await self.committer.close()
+            self._database.close()
+            await self.readers.close()
+        else:
+            await self.readers.close()
+            await self.committer.close()
+            self._database.close()

@@ -1,0 +1,140 @@
+"""A filter of threads as SQL: values are bound, names come from closed sets, an index carries the order."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from treadle_server.ports.catalogue import Condition, Operator, ThreadColumn, ThreadOrder, ThreadQuery
+
+ALTERNATIVES_MAX = 100
+
+_TEXT = {ThreadColumn.SUBJECT_TYPE, ThreadColumn.SUBJECT_ID, ThreadColumn.TRIGGERED_BY}
+_HAS_ONLY = {ThreadColumn.TAG, ThreadColumn.LABEL}
+_WITHOUT_NULL = {
+    *(ThreadOrder.CREATE_TIME, ThreadOrder.STATE_TIME, ThreadOrder.ITERATION_COUNT),
+    *(ThreadOrder.TOTAL_TOKENS, ThreadOrder.COST_MICROS),
+}
+
+
+@dataclass(slots=True)
+class _Sql:
+    """Terms and their values, in step."""
+
+    source: str
+    source_terms: list[str] = field(default_factory=list)
+    terms: list[str] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+    create_time: str = "t.create_time"
+    thread: str = "t.thread"
+
+
+def keys_of_page(query: ThreadQuery) -> tuple[str, list[Any]]:
+    """A query for (value of the order, thread) of one page and one row more. Raises ValueError."""
+    conditions = list(query.conditions)
+    sql = _begin(query, conditions)
+    for condition in conditions:
+        _add(sql, query.tenant, condition)
+    value = _ordered_value(sql, query.order_by)
+    if query.after is not None:
+        sql.terms.append(f"({value}, {sql.thread}) {'<' if query.descending else '>'} (?, ?)")
+        sql.values += query.after
+    way = "DESC" if query.descending else "ASC"
+    text = (
+        f"SELECT {value} AS value, {sql.thread} AS thread FROM {sql.source} WHERE {' AND '.join(sql.terms)} "
+        f"ORDER BY {value} {way}, {sql.thread} {way} LIMIT ?"
+    )
+    return text, [*sql.values, query.limit + 1]
+
+
+def _begin(query: ThreadQuery, conditions: list[Condition]) -> _Sql:
+    """Lets the rows of a tag or label lead: SQLite cannot know how few they are. A session's are fewer."""
+    by_time = query.order_by is ThreadOrder.CREATE_TIME
+    in_session = any(condition.column is ThreadColumn.SESSION for condition in conditions)
+    for condition in [] if in_session or not by_time else conditions:
+        if condition.column is ThreadColumn.TAG or _is_label_with_value(condition):
+            conditions.remove(condition)
+            return _begin_with(query.tenant, condition)
+    return _Sql("threads t", terms=["t.tenant = ?", "t.delete_time IS NULL"], values=[query.tenant])
+
+
+def _begin_with(tenant: int, condition: Condition) -> _Sql:
+    _check(condition)
+    table, columns, values = _side_row(condition)
+    return _Sql(
+        f"{table} x CROSS JOIN threads t ON t.thread = x.thread",
+        terms=["x.tenant = ?", *(f"x.{column} = ?" for column in columns), "t.delete_time IS NULL"],
+        values=[tenant, *values],
+        create_time="x.create_time",
+        thread="x.thread",
+    )
+
+
+def _add(sql: _Sql, tenant: int, condition: Condition) -> None:
+    _check(condition)
+    column, value = condition.column, condition.value
+    if condition.operator is Operator.HAS:
+        _add_has(sql, tenant, condition)
+    elif isinstance(value, tuple):
+        sql.terms.append(f"{_name(column)} IN ({', '.join('?' * len(value))})")
+        sql.values += value
+    elif condition.operator is Operator.NOT_EQUAL:
+        sql.terms.append(f"{_name(column)} IS NOT ?")
+        sql.values.append(value)
+    else:
+        sql.terms.append(f"{_name(column)} {condition.operator.value} ?")
+        sql.values.append(value)
+
+
+def _add_has(sql: _Sql, tenant: int, condition: Condition) -> None:
+    table, columns, values = _side_row(condition)
+    names = " AND ".join(f"y.{column} = ?" for column in columns)
+    if len(columns) == len(values) and (table == "thread_tags" or len(values) == 2):
+        place = "y.create_time = t.create_time AND y.thread = t.thread"
+        sql.terms.append(f"EXISTS (SELECT 1 FROM {table} y WHERE y.tenant = ? AND {names} AND {place})")
+    else:
+        sql.terms.append(f"t.thread IN (SELECT y.thread FROM {table} y WHERE y.tenant = ? AND {names})")
+    sql.values += [tenant, *values]
+
+
+def _side_row(condition: Condition) -> tuple[str, tuple[str, ...], tuple[int | str, ...]]:
+    """Table, columns and values that a tag or label stands for."""
+    value = condition.value if isinstance(condition.value, tuple) else (condition.value,)
+    if condition.column is ThreadColumn.TAG:
+        return "thread_tags", ("tag",), value
+    return "thread_labels", ("label", "value")[: len(value)], value
+
+
+def _is_label_with_value(condition: Condition) -> bool:
+    return (
+        condition.column is ThreadColumn.LABEL
+        and isinstance(condition.value, tuple)
+        and len(condition.value) == 2
+    )
+
+
+def _name(column: ThreadColumn) -> str:
+    if column is ThreadColumn.TRIGGERED_BY:
+        return "(SELECT d.triggered_by FROM thread_details d WHERE d.thread = t.thread)"
+    return f"t.{column.value}"
+
+
+def _ordered_value(sql: _Sql, order: ThreadOrder) -> str:
+    if order is ThreadOrder.CREATE_TIME:
+        return sql.create_time
+    return f"t.{order.value}" if order in _WITHOUT_NULL else f"coalesce(t.{order.value}, 0)"
+
+
+def _check(condition: Condition) -> None:
+    """A filter that SQLite would compare by its own rules across types is a mistake."""
+    column, operator, value = condition.column, condition.operator, condition.value
+    alternatives = value if isinstance(value, tuple) else (value,)
+    wanted: type = str if column in _TEXT or column in _HAS_ONLY else int
+    has = operator is Operator.HAS
+    fits = (
+        has == (column in _HAS_ONLY)
+        and (isinstance(value, tuple) == (operator is Operator.IN) or has)
+        and 0 < len(alternatives) <= (2 if has else ALTERNATIVES_MAX)
+        and not (column is ThreadColumn.TAG and isinstance(value, tuple))
+        and all(isinstance(one, wanted) for one in alternatives)
+    )
+    if not fits:
+        raise ValueError(f"{column.value} cannot be compared by {operator.value!r} with {value!r}")

@@ -1,0 +1,1 @@
+"""The tools of `toolGroups/builtin`, one noun a module."""

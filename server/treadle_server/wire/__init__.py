@@ -1,0 +1,1 @@
+"""The only place that turns domain values into protobuf and back."""

@@ -1,0 +1,157 @@
+"""Threads, their iterations and their events as messages."""
+
+from collections.abc import Callable, Iterable
+
+from google.protobuf import struct_pb2, timestamp_pb2
+from google.protobuf.internal import encoder
+
+from treadle.v1 import iteration_pb2, thread_pb2
+from treadle_server.core.iterations import Iteration
+from treadle_server.core.kinds import ThreadState
+from treadle_server.core.state import State
+from treadle_server.ports.engine import Waiting
+from treadle_server.ports.feed import Item
+from treadle_server.wire.messages import to_message
+
+
+def put_time(stamp: timestamp_pb2.Timestamp, micros: int) -> None:
+    """Sets a Timestamp from microseconds since 1970."""
+    seconds, rest = divmod(micros, 1_000_000)
+    stamp.seconds, stamp.nanos = seconds, rest * 1000
+    stamp.SetInParent()
+
+
+def fill_from_state(message: thread_pb2.Thread, state: State) -> None:
+    """Sets all that a thread's log tells of it, but the iterations."""
+    origin = state.origin
+    assert origin is not None
+    agent, _, _ = origin.spec.agent_version.partition("/versions/")
+    message.agent, message.agent_version = agent, origin.spec.agent_version
+    message.session, message.parent_object = origin.session, origin.parent_object
+    message.parent_thread, message.forked_from = origin.parent_thread, origin.forked_from
+    message.retried_from = origin.retried_from
+    if origin.subject is not None:
+        to_message(origin.subject, message.subject)
+    to_message(origin.trigger, message.trigger)
+    if state.first_input is not None:
+        message.input.text = state.first_input.text
+        message.input.data_json = state.first_input.data_json
+    message.busy_policy = thread_pb2.Thread.ENQUEUE
+    _fill_progress(message, state)
+    _fill_end(message, state)
+
+
+def _fill_progress(message: thread_pb2.Thread, state: State) -> None:
+    message.state = int(state.status)  # type: ignore[assignment]
+    message.iteration_count = state.iteration
+    message.actions_taken = state.tool_call_count
+    message.tools_used.extend(state.tools_used)
+    message.model_used = state.model_used
+    message.last_sequence = state.sequence
+    to_message(state.usage, message.usage)
+    message.usage.SetInParent()
+    for cost in (message.cost, message.tree_cost):
+        to_message(state.cost, cost)
+        cost.SetInParent()
+    put_time(message.create_time, state.create_time)
+    put_time(message.update_time, state.state_time)
+    if state.start_time:
+        put_time(message.start_time, state.start_time)
+    if state.pending is not None:
+        message.pending_command = int(state.pending.command)  # type: ignore[assignment]
+    _fill_waiting(message, state)
+
+
+def _fill_waiting(message: thread_pb2.Thread, state: State) -> None:
+    for call in state.calls.values():
+        if not call.open or call.runnable:
+            continue
+        waiting = message.waiting_for.add()
+        if call.approval is not None and call.gated:
+            waiting.kind = thread_pb2.WaitingFor.APPROVAL
+            waiting.resource = call.approval.approval_id
+        else:
+            waiting.kind = thread_pb2.WaitingFor.INPUT if call.asked else thread_pb2.WaitingFor.CLIENT_TOOL
+            waiting.resource = call.call_id
+        put_time(waiting.since, state.state_time)
+
+
+def _fill_end(message: thread_pb2.Thread, state: State) -> None:
+    duration = state.running_micros
+    if state.running_since:
+        duration += max(0, state.update_time - state.running_since)
+    message.execution_duration.FromMicroseconds(duration)
+    if state.output is not None:
+        to_message(state.output, message.output)
+        message.output.SetInParent()
+    if not state.ended:
+        return
+    message.stop_reason = int(state.stop_reason)  # type: ignore[assignment]
+    message.success = state.status is ThreadState.COMPLETED
+    put_time(message.end_time, state.end_time)
+    if state.error is not None:
+        message.error.code, message.error.message = state.error.code, state.error.message
+
+
+def fill_waiting(message: thread_pb2.Thread, waiting: Waiting) -> None:
+    """Says what keeps a queued thread from running."""
+    part = message.waiting_for.add()
+    part.kind = thread_pb2.WaitingFor.Kind.Value(waiting.kind)
+    part.resource = waiting.resource
+    put_time(part.since, waiting.since)
+
+
+def iteration(value: Iteration) -> iteration_pb2.Iteration:
+    """An iteration as it is served."""
+    message = iteration_pb2.Iteration()
+    message.number, message.thought = value.number, value.thought
+    put_time(message.start_time, value.start_time_micros)
+    if value.end_time_micros:
+        put_time(message.end_time, value.end_time_micros)
+    to_message(value.usage, message.usage)
+    message.usage.SetInParent()
+    to_message(value.cost, message.cost)
+    message.cost.SetInParent()
+    for action in value.actions:
+        to_message(action, message.actions.add())
+    return message
+
+
+def struct(data: bytes) -> struct_pb2.Struct:
+    """A stored Struct."""
+    return struct_pb2.Struct.FromString(data)
+
+
+# Streams are spliced: an event is encoded once, whoever reads it.
+
+_EVENTS_TAG = b"\x0a"
+_THREAD_TAG = b"\x0a"
+_SEQUENCE_TAG = b"\x10"
+_CURSOR_TAG = b"\x12"
+# protobuf has no public varint encoder
+_varint: Callable[[int], bytes] = encoder._VarintBytes  # type: ignore[attr-defined]
+
+
+def thread_prefix(name: str) -> bytes:
+    """Field `thread` of an event, encoded."""
+    data = name.encode()
+    return _THREAD_TAG + _varint(len(data)) + data
+
+
+def spliced_event(prefix: bytes, sequence: int, body: bytes) -> bytes:
+    """A whole event from its stored body: fields may come in any order, so the two just follow each other."""
+    if not sequence:
+        return prefix + body
+    return prefix + _SEQUENCE_TAG + _varint(sequence) + body
+
+
+def spliced_events(prefix: bytes, items: Iterable[Item], cursor: str = "") -> bytes:
+    """A WatchThreadResponse, or any message whose field 1 is `repeated ThreadEvent events`."""
+    parts = []
+    for item in items:
+        event = spliced_event(prefix, item.sequence, item.body)
+        parts.append(_EVENTS_TAG + _varint(len(event)) + event)
+    if cursor:
+        data = cursor.encode()
+        parts.append(_CURSOR_TAG + _varint(len(data)) + data)
+    return b"".join(parts)
