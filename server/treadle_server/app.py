@@ -45,7 +45,14 @@ from treadle_server.services.agent_threads import AgentThreads
 from treadle_server.services.agents import Agents
 from treadle_server.services.keys import Keys
 from treadle_server.services.requests import Replays
-from treadle_server.services.server_info import FULL, RELAXED, ModelProvider, ServerInfo, ServerLimits
+from treadle_server.services.server_info import (
+    FULL,
+    RELAXED,
+    ModelProvider,
+    ServerInfo,
+    ServerLimits,
+    ServerStatistics,
+)
 from treadle_server.services.tenant_stream import TenantStream
 from treadle_server.services.threads import ThreadService
 from treadle_server.services.tools import Tools
@@ -246,6 +253,16 @@ class Server:
                 streams_max=config.streams_max,
             ),
             model_providers=tuple(ModelProvider(name) for name in self._models.names),
+            statistics=self._statistics(),
+        )
+
+    def _statistics(self) -> ServerStatistics:
+        return ServerStatistics(
+            commit_count=self._store.committer.commit_count,
+            unit_count=self._store.committer.unit_count,
+            read_count=self._store.readers.reads,
+            running_thread_count=self._engine.running_count,
+            waiting_thread_count=self._engine.waiting_count,
         )
 
     def _bind(self) -> str:

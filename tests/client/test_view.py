@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from datetime import timedelta
 
 import pytest
@@ -33,7 +34,7 @@ Iteration 1
   calculator → 4  (SUCCEEDED, 12 ms)
 Iteration 2
   It is 4.
-COMPLETED (FINISHED), 2 iterations, 1 tool calls, 6.5 s, 1,234 tokens in, 56 out, 0.0015 USD
+COMPLETED (FINISHED), 2 iterations, 1 tool call, 6.5 s, 1,234 tokens in, 56 out, 0.0015 USD
 """
 
 
@@ -315,6 +316,4 @@ def test_tokens_tell_what_was_cached_and_thought() -> None:
 
 def _visible(written: str) -> str:
     """What was written without the sequences that move the cursor and erase the region."""
-    import re
-
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written).replace("\r", "\n")

@@ -203,8 +203,8 @@ class Transcript:
         ended = event.thread_ended
         yield f"{value_name(ended, 'state')} ({value_name(ended, 'stop_reason')})"
         if self._start is not None:  # else the counts would be of what was seen only
-            yield f"{self._iterations} iterations"
-            yield f"{self._calls} tool calls"
+            yield figures.count(self._iterations, "iteration")
+            yield figures.count(self._calls, "tool call")
             yield figures.duration(event.event_time.ToDatetime() - self._start.event_time.ToDatetime())
         yield figures.tokens(ended.usage)
         yield figures.money(ended.cost)

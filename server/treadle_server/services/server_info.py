@@ -33,6 +33,17 @@ class ModelProvider:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """What a server has done since it started, and has to do."""
+
+    commit_count: int = 0
+    unit_count: int = 0
+    read_count: int = 0
+    running_thread_count: int = 0
+    waiting_thread_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ServerInfo:
     """The whole answer of GetServerInfo."""
 
@@ -42,6 +53,7 @@ class ServerInfo:
     durability: int
     limits: ServerLimits
     model_providers: tuple[ModelProvider, ...] = ()
+    statistics: ServerStatistics = ServerStatistics()
 
 
 ReadServerInfo = Callable[[], ServerInfo]

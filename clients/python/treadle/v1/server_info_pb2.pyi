@@ -56,6 +56,7 @@ class ServerInfo(_message.Message):
     DURABILITY_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     MODEL_PROVIDERS_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Release of the server, as in `1.0.0`."""
     epoch: _builtins.int
@@ -74,6 +75,10 @@ class ServerInfo(_message.Message):
     def model_providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelProvider]:
         """Model providers that agents can name, those without credentials too."""
 
+    @_builtins.property
+    def statistics(self) -> Global___ServerStatistics:
+        """What it has done since it started, and has to do."""
+
     def __init__(
         self,
         *,
@@ -83,10 +88,11 @@ class ServerInfo(_message.Message):
         durability: Global___ServerInfo.Durability.ValueType = ...,
         limits: Global___ServerLimits | None = ...,
         model_providers: _abc.Iterable[Global___ModelProvider] | None = ...,
+        statistics: Global___ServerStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "start_time", b"start_time", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["durability", b"durability", "epoch", b"epoch", "limits", b"limits", "model_providers", b"model_providers", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["durability", b"durability", "epoch", b"epoch", "limits", b"limits", "model_providers", b"model_providers", "start_time", b"start_time", "statistics", b"statistics", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -179,3 +185,41 @@ class ModelProvider(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelProvider: _TypeAlias = ModelProvider  # noqa: Y015
+
+@_typing.final
+class ServerStatistics(_message.Message):
+    """Counters of one server process. They begin at 0 when it starts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMIT_COUNT_FIELD_NUMBER: _builtins.int
+    UNIT_COUNT_FIELD_NUMBER: _builtins.int
+    READ_COUNT_FIELD_NUMBER: _builtins.int
+    RUNNING_THREAD_COUNT_FIELD_NUMBER: _builtins.int
+    WAITING_THREAD_COUNT_FIELD_NUMBER: _builtins.int
+    commit_count: _builtins.int
+    """Transactions committed. Many changes share one."""
+    unit_count: _builtins.int
+    """Changes that were committed or refused, each whole."""
+    read_count: _builtins.int
+    """Reads of the database. Streams at the head of their thread make none."""
+    running_thread_count: _builtins.int
+    """Threads that run now."""
+    waiting_thread_count: _builtins.int
+    """Threads that wait for their turn to run, in state PENDING."""
+    def __init__(
+        self,
+        *,
+        commit_count: _builtins.int = ...,
+        unit_count: _builtins.int = ...,
+        read_count: _builtins.int = ...,
+        running_thread_count: _builtins.int = ...,
+        waiting_thread_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_count", b"commit_count", "read_count", b"read_count", "running_thread_count", b"running_thread_count", "unit_count", b"unit_count", "waiting_thread_count", b"waiting_thread_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServerStatistics: _TypeAlias = ServerStatistics  # noqa: Y015
