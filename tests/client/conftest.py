@@ -42,15 +42,15 @@ async def server() -> AsyncIterator[Server]:
 
 @pytest_asyncio.fixture
 async def client(server: Server) -> AsyncIterator[Client]:
-    async with Client(server.target, api_key="", retry=QUICK) as made:
+    async with Client(server.address, api_key="", retry=QUICK) as made:
         yield made
 
 
 @pytest_asyncio.fixture(params=["asyncio", "blocking"])
 async def handle(server: Server, request: pytest.FixtureRequest) -> AsyncIterator[Handle]:
     if request.param == "asyncio":
-        async with Client(server.target, api_key="key", tenant="acme", retry=QUICK) as made:
+        async with Client(server.address, api_key="key", tenant="acme", retry=QUICK) as made:
             yield Handle(made)
     else:
-        with SyncClient(server.target, api_key="key", tenant="acme", retry=QUICK) as blocking:
+        with SyncClient(server.address, api_key="key", tenant="acme", retry=QUICK) as blocking:
             yield Handle(blocking)

@@ -55,7 +55,7 @@ class Server:
         self._acts.extend(acts)
 
     @property
-    def target(self) -> str:
+    def address(self) -> str:
         return f"127.0.0.1:{self._port}"
 
     async def arrived(self, count: int) -> Asked:

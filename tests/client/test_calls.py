@@ -198,7 +198,7 @@ async def test_a_cancelled_task_cancels_its_call_and_is_not_repeated(server: Ser
 async def test_a_server_that_is_not_there_is_reported_when_patience_is_over(server: Server) -> None:
     await server.stop()
 
-    async with Client(server.target, retry=Retry(call_seconds_max=0.3)) as client, asyncio.timeout(10):
+    async with Client(server.address, retry=Retry(call_seconds_max=0.3)) as client, asyncio.timeout(10):
         with pytest.raises(Unavailable) as raised:
             await client.get_agent("a")
 
@@ -226,7 +226,7 @@ async def test_the_key_of_the_environment_is_sent(server: Server, monkeypatch: p
     monkeypatch.setenv("TREADLE_API_KEY", "from-the-environment")
     server.play(answers(AGENT))
 
-    async with Client(server.target) as client:
+    async with Client(server.address) as client:
         await client.get_agent("a")
 
     assert server.asked[0].metadata["authorization"] == "Bearer from-the-environment"

@@ -228,7 +228,7 @@ async def test_a_blocking_stream_is_cancelled_when_its_iterator_is_closed(server
         with closing(client.watch("t1")) as events:
             return next(events).sequence
 
-    with SyncClient(server.target, retry=QUICK) as client:
+    with SyncClient(server.address, retry=QUICK) as client:
         assert await asyncio.to_thread(first, client) == 1
         async with asyncio.timeout(5):
             await server.asked[0].ended.wait()
@@ -236,7 +236,7 @@ async def test_a_blocking_stream_is_cancelled_when_its_iterator_is_closed(server
 
 async def test_closing_a_blocking_client_ends_its_streams_for_good(server: Server) -> None:
     server.play(hangs(WatchThreadResponse(events=LOG[:1])), serves(LOG))
-    client = SyncClient(server.target, retry=QUICK)
+    client = SyncClient(server.address, retry=QUICK)
     watching = asyncio.create_task(asyncio.to_thread(list, client.watch("t1")))
     await server.arrived(1)
 

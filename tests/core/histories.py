@@ -14,11 +14,11 @@ from treadle_server.core.events import Event, SpecReference
 from treadle_server.core.evolve import fold
 from treadle_server.core.kinds import CallStatus, Decision, Effect, ThreadState
 from treadle_server.core.policy import arguments_digest
-from treadle_server.core.spec import SECOND_MICROS as SECOND
-from treadle_server.core.spec import Limits, Spec, ToolSpec
+from treadle_server.core.spec import SECOND_MICROS, Limits, Spec, ToolSpec
 from treadle_server.core.state import State
 from treadle_server.core.values import Content, Cost, ProposedCall, Usage
 
+SECOND = SECOND_MICROS
 T0 = 1_750_000_000 * SECOND
 HOUR = 3_600 * SECOND
 DAY = 24 * HOUR

@@ -23,7 +23,7 @@ from treadle_server.core.transcript import TranscriptFold
 from treadle_server.core.values import Cost, Usage
 
 Start = Callable[[], History]
-walks = settings(max_examples=100, deadline=None)
+walks = settings(max_examples=60, deadline=None)
 
 
 @walks

@@ -134,8 +134,8 @@ def test_an_unknown_outcome_is_told() -> None:
 
 
 def test_entries_are_only_ever_added() -> None:
-    history, seen = long_history(), []
-    fold = TranscriptFold()
+    fold, history = TranscriptFold(), long_history()
+    seen: list[Entry] = []
     for event in history.events:
         fold.apply(event)
         assert fold.transcript.entries[: len(seen)] == seen

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from random import Random
 
 from hypothesis import strategies as st
 
@@ -40,7 +41,7 @@ class Choice:
     """A step: how long after the one before, and which of the asks."""
 
     pause: int
-    index: int
+    seed: int
     will: Will
 
 
@@ -56,7 +57,7 @@ class Step:
 _choice = st.builds(
     Choice,
     st.sampled_from(_PAUSES),
-    st.integers(0, 200),
+    st.integers(0, 10_000),
     st.sampled_from((Will.DRIVE, Will.DRIVE, Will.DRIVE, Will.DRIVE, Will.PEOPLE, Will.PEOPLE, Will.ANY)),
 )
 choices = st.one_of(st.lists(_choice, max_size=10), st.lists(_choice, min_size=20, max_size=40))
@@ -92,13 +93,12 @@ def walk(history: History, path: list[Choice]) -> Iterator[Step]:
 
 def _chosen(state: State, now: int, choice: Choice) -> Ask:
     asks = possible(state, now)
-    start = choice.index % len(asks)
-    turned = asks[start:] + asks[:start]
+    Random(choice.seed).shuffle(asks)
     if choice.will is Will.ANY:
-        return turned[0]
+        return asks[0]
     driving = choice.will is Will.DRIVE
-    chosen = (ask for ask in turned if isinstance(ask, _DRIVING) is driving and _goes_on(accept(state, ask)))
-    return next(chosen, turned[0])
+    chosen = (ask for ask in asks if isinstance(ask, _DRIVING) is driving and _goes_on(accept(state, ask)))
+    return next(chosen, asks[0])
 
 
 def _goes_on(made: tuple[Event, ...] | Refused) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stores.kit import HandClock, Opened, open_store
+from tests.stores.kit import HandClock, Opened, Opens, open_store
 
 
 @pytest.fixture
@@ -19,8 +19,20 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def opened(path: Path, clock: HandClock) -> AsyncIterator[Opened]:
+async def opens(clock: HandClock) -> AsyncIterator[Opens]:
+    """Opens a store whenever it is called, and closes all of them at the end."""
+    all_opened: list[Opened] = []
+
+    async def open_one(path: Path, *, take_over: bool = False) -> Opened:
+        all_opened.append(await open_store(path, clock=clock, take_over=take_over))
+        return all_opened[-1]
+
+    yield open_one
+    for opened in all_opened:
+        await opened.store.close()
+
+
+@pytest.fixture
+async def opened(opens: Opens, path: Path) -> Opened:
     """The store and what it reported as fatal."""
-    opened = await open_store(path, clock=clock)
-    yield opened
-    await opened.store.close()
+    return await opens(path)

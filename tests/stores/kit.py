@@ -6,11 +6,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from tests.contract.units import NOW
 from treadle_server.ports.log import RequestRow
-from treadle_server.stores.sqlite.database import Durability
 from treadle_server.stores.sqlite.inbox import WorkTicket
 from treadle_server.stores.sqlite.statements import Statement
 from treadle_server.stores.sqlite.store import SqliteStore
@@ -36,20 +35,17 @@ class Opened:
     fatal: list[Exception]
 
 
-async def open_store(
-    path: Path,
-    *,
-    clock: HandClock | None = None,
-    take_over: bool = False,
-    durability: Durability = Durability.FULL,
-) -> Opened:
+class Opens(Protocol):
+    """The fixture of that name."""
+
+    async def __call__(self, path: Path, *, take_over: bool = False) -> Opened: ...
+
+
+async def open_store(path: Path, *, clock: HandClock | None = None, take_over: bool = False) -> Opened:
+    """To be closed by the caller."""
     fatal: list[Exception] = []
     store = await SqliteStore.open(
-        path,
-        on_fatal=fatal.append,
-        clock=clock or HandClock(),
-        take_over=take_over,
-        durability=durability,
+        path, on_fatal=fatal.append, clock=clock or HandClock(), take_over=take_over
     )
     return Opened(store, fatal)
 

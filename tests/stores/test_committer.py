@@ -17,9 +17,9 @@ from tests.stores.kit import (
     Gate,
     HandClock,
     Opened,
+    Opens,
     StatementWork,
     execute,
-    open_store,
     until,
 )
 from treadle_server.core.errors import Reason, Refused
@@ -227,8 +227,8 @@ def _files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_an_i_o_error_is_fatal_and_what_was_acknowledged_stays(path: Path) -> None:
-    opened = await open_store(path)
+async def test_an_i_o_error_is_fatal_and_what_was_acknowledged_stays(opens: Opens, path: Path) -> None:
+    opened = await opens(path)
     log = opened.store.log
     key = await create(log, "created")
     wal = path.with_name(path.name + "-wal")
@@ -244,7 +244,7 @@ async def test_an_i_o_error_is_fatal_and_what_was_acknowledged_stays(path: Path)
     assert [type(error) for error in opened.fatal] == [StoreFailed]
     await opened.store.close()
 
-    again = await open_store(path)
+    again = await opens(path)
     assert await bodies(again.store.log, key) == ["created"]
     await again.store.close()
 
@@ -342,8 +342,8 @@ async def test_background_work_is_not_forgotten_while_the_foreground_is_busy(ope
     assert seen.count("background") == 2
 
 
-async def test_closing_writes_what_is_queued_and_refuses_what_comes_later(path: Path) -> None:
-    opened = await open_store(path)
+async def test_closing_writes_what_is_queued_and_refuses_what_comes_later(opens: Opens, path: Path) -> None:
+    opened = await opens(path)
     store, log = opened.store, opened.store.log
     key = await create(log, "created")
     gate = Gate()
@@ -398,14 +398,14 @@ async def test_the_state_of_a_row_follows_the_last_projection_of_its_units(opene
     )
 
 
-async def test_a_request_survives_a_restart(path: Path, clock: HandClock) -> None:
-    opened = await open_store(path, clock=clock)
+async def test_a_request_survives_a_restart(opens: Opens, path: Path, clock: HandClock) -> None:
+    opened = await opens(path)
     key = ThreadKey(1, opened.store.log.allocate_thread())
     unit = Unit(key, 0, records("a"), projection(), new_thread("t"), request())
     await opened.store.log.submit(unit).wait()
     await opened.store.close()
 
-    again = await open_store(path, clock=clock)
+    again = await opens(path)
     found = await again.store.requests.find(1, "r1", now=clock.time)
     expired = await again.store.requests.find(1, "r1", now=request().expire_time)
     await again.store.close()

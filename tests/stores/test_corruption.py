@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.units import NOW, creation, new_thread, projection, records
-from tests.stores.kit import Opened, execute, flip_bit, open_store
+from tests.stores.kit import Opened, Opens, execute, flip_bit
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.catalogue import NewApiKey, ThreadQuery
 from treadle_server.ports.log import Record, ThreadKey, Unit
@@ -16,9 +16,9 @@ BODY = b"the body of the second record"
 PRIVATE = b"what the provider said verbatim"
 
 
-async def _damaged(path: Path, damage: Callable[[], object]) -> tuple[Opened, ThreadKey]:
+async def _damaged(opens: Opens, path: Path, damage: Callable[[], object]) -> tuple[Opened, ThreadKey]:
     """A store whose thread of three records met with damage while nobody had it open."""
-    opened = await open_store(path)
+    opened = await opens(path)
     key = ThreadKey(1, opened.store.log.allocate_thread())
     three = [Record(1, b"first"), Record(2, BODY, PRIVATE), Record(3, b"third")]
     await opened.store.log.submit(Unit(key, 0, three, projection(), new_thread("t"))).wait()
@@ -26,7 +26,7 @@ async def _damaged(path: Path, damage: Callable[[], object]) -> tuple[Opened, Th
     await opened.store.log.submit(creation(other, "whole", "too", thread_id="other")).wait()
     await opened.store.close()
     damage()
-    return await open_store(path), key
+    return await opens(path), key
 
 
 def _sql(path: Path, sql: str) -> Callable[[], object]:
@@ -51,8 +51,8 @@ _DAMAGE: dict[str, Callable[[Path], Callable[[], object]]] = {
 
 
 @pytest.mark.parametrize("damage", list(_DAMAGE))
-async def test_a_damaged_record_is_refused_and_named(path: Path, damage: str) -> None:
-    opened, key = await _damaged(path, _DAMAGE[damage](path))
+async def test_a_damaged_record_is_refused_and_named(opens: Opens, path: Path, damage: str) -> None:
+    opened, key = await _damaged(opens, path, _DAMAGE[damage](path))
 
     with pytest.raises(Refused) as refused:
         await opened.store.log.read(key, 0, 10)
@@ -67,8 +67,10 @@ async def test_a_damaged_record_is_refused_and_named(path: Path, damage: str) ->
     assert len(other) == 2
 
 
-async def test_lost_last_records_are_not_taken_for_the_end(path: Path) -> None:
-    opened, key = await _damaged(path, _sql(path, "DELETE FROM events WHERE thread = 1 AND sequence > 1"))
+async def test_lost_last_records_are_not_taken_for_the_end(opens: Opens, path: Path) -> None:
+    opened, key = await _damaged(
+        opens, path, _sql(path, "DELETE FROM events WHERE thread = 1 AND sequence > 1")
+    )
 
     with pytest.raises(Refused) as refused:
         await opened.store.log.read(key, 0, 10)
@@ -79,14 +81,14 @@ async def test_lost_last_records_are_not_taken_for_the_end(path: Path) -> None:
     assert refused.value.metadata == {"thread": "1", "sequence": "2"}
 
 
-async def test_a_damaged_page_is_refused(path: Path) -> None:
+async def test_a_damaged_page_is_refused(opens: Opens, path: Path) -> None:
     def wipe() -> None:
         data = bytearray(path.read_bytes())
         page = data.index(BODY) // 8192
         data[page * 8192 : page * 8192 + 64] = b"\xff" * 64
         path.write_bytes(data)
 
-    opened, key = await _damaged(path, wipe)
+    opened, key = await _damaged(opens, path, wipe)
 
     with pytest.raises(Refused) as refused:
         await opened.store.log.read(key, 0, 10)
@@ -133,14 +135,16 @@ _ROWS: list[tuple[str, Making, Reading]] = [
 
 
 @pytest.mark.parametrize(("marker", "make", "read"), _ROWS, ids=[row[0] for row in _ROWS])
-async def test_a_damaged_row_is_refused(path: Path, marker: str, make: Making, read: Reading) -> None:
-    opened = await open_store(path)
+async def test_a_damaged_row_is_refused(
+    opens: Opens, path: Path, marker: str, make: Making, read: Reading
+) -> None:
+    opened = await opens(path)
     await make(opened.store)
     assert await read(opened.store) is not None
     await opened.store.close()
     flip_bit(path, marker.encode())
 
-    again = await open_store(path)
+    again = await opens(path)
     with pytest.raises(Refused) as refused:
         await read(again.store)
     await again.store.close()
@@ -148,13 +152,13 @@ async def test_a_damaged_row_is_refused(path: Path, marker: str, make: Making, r
     assert refused.value.reason is Reason.RECORD_CORRUPT
 
 
-async def test_an_administrator_is_not_made_by_a_flipped_bit(path: Path) -> None:
-    opened = await open_store(path)
+async def test_an_administrator_is_not_made_by_a_flipped_bit(opens: Opens, path: Path) -> None:
+    opened = await opens(path)
     await _key(opened.store)
     await opened.store.close()
     execute(path, "UPDATE api_keys SET admin = 1")
 
-    again = await open_store(path)
+    again = await opens(path)
     with pytest.raises(Refused) as refused:
         await again.store.api_keys.find_by_prefix("pre")
     await again.store.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.units import bodies
-from tests.stores.kit import open_store
+from tests.stores.kit import Opens
 from treadle_server import failpoints
 from treadle_server.ports.log import ThreadKey
 
@@ -30,8 +30,8 @@ def _append(path: Path, rules: str) -> tuple[int, int]:
     return done.returncode, int(done.stdout.split()[-1]) if done.stdout else 0
 
 
-async def _stored(path: Path) -> list[str]:
-    opened = await open_store(path)
+async def _stored(opens: Opens, path: Path) -> list[str]:
+    opened = await opens(path)
     stored = await bodies(opened.store.log, ThreadKey(1, 1))
     await opened.store.close()
     return stored
@@ -52,12 +52,12 @@ async def _stored(path: Path) -> list[str]:
     ],
 )
 async def test_a_unit_is_there_whole_or_not_at_all(
-    path: Path, rules: str, exit_code: int, acknowledged: int, stored: int
+    opens: Opens, path: Path, rules: str, exit_code: int, acknowledged: int, stored: int
 ) -> None:
     outcome = await asyncio.to_thread(_append, path, rules)
 
     assert outcome == (exit_code, acknowledged)
-    assert await _stored(path) == [str(sequence) for sequence in range(1, stored + 1)]
+    assert await _stored(opens, path) == [str(sequence) for sequence in range(1, stored + 1)]
 
 
 def test_failpoints_are_off_without_rules() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.units import bodies, create, records
-from tests.stores.kit import HandClock, Opened, execute, open_store
+from tests.stores.kit import HandClock, Opened, Opens, execute
 from treadle_server.ports.log import Fenced, Unit
 from treadle_server.stores.sqlite.database import (
     APPLICATION_ID,
@@ -23,12 +23,12 @@ from treadle_server.stores.sqlite.database import (
 from treadle_server.stores.sqlite.lock import FileLocked, FileUnusable
 
 
-async def test_what_was_acknowledged_is_there_after_reopening(path: Path) -> None:
-    opened = await open_store(path)
+async def test_what_was_acknowledged_is_there_after_reopening(opens: Opens, path: Path) -> None:
+    opened = await opens(path)
     key = await create(opened.store.log, "a", "b")
     await opened.store.close()
 
-    again = await open_store(path)
+    again = await opens(path)
     assert await bodies(again.store.log, key) == ["a", "b"]
     await again.store.log.submit(Unit(key, 2, records("c"))).wait()
     assert await bodies(again.store.log, key) == ["a", "b", "c"]
@@ -36,9 +36,11 @@ async def test_what_was_acknowledged_is_there_after_reopening(path: Path) -> Non
     await again.store.close()
 
 
-async def test_a_second_server_is_refused_and_told_who_has_the_file(opened: Opened, path: Path) -> None:
+async def test_a_second_server_is_refused_and_told_who_has_the_file(
+    opens: Opens, opened: Opened, path: Path
+) -> None:
     with pytest.raises(FileLocked, match=str(os.getpid())) as refused:
-        await open_store(path)
+        await opens(path)
 
     assert refused.value.pid == os.getpid()
     await create(opened.store.log, "still served")
@@ -61,11 +63,11 @@ def test_the_lock_of_a_killed_server_is_free(path: Path) -> None:
     open_database(path).close()
 
 
-async def test_a_take_over_fences_the_server_before_it(path: Path) -> None:
-    old = await open_store(path)
+async def test_a_take_over_fences_the_server_before_it(opens: Opens, path: Path) -> None:
+    old = await opens(path)
     key = await create(old.store.log, "created")
 
-    new = await open_store(path, take_over=True)
+    new = await opens(path, take_over=True)
     await new.store.log.submit(Unit(key, 1, records("by the new"))).wait()
     with pytest.raises(Fenced):
         await old.store.log.submit(Unit(key, 2, records("by the old"))).wait()
@@ -80,16 +82,16 @@ async def test_a_take_over_fences_the_server_before_it(path: Path) -> None:
     await new.store.close()
 
 
-async def test_after_a_take_over_the_lock_is_that_of_the_new_server(path: Path) -> None:
-    old = await open_store(path)
-    new = await open_store(path, take_over=True)
+async def test_after_a_take_over_the_lock_is_that_of_the_new_server(opens: Opens, path: Path) -> None:
+    old = await opens(path)
+    new = await opens(path, take_over=True)
     await old.store.close()
 
     with pytest.raises(FileLocked):
-        await open_store(path)
+        await opens(path)
 
     await new.store.close()
-    third = await open_store(path)
+    third = await opens(path)
     await third.store.close()
 
 
@@ -199,13 +201,13 @@ def test_a_migration_that_fails_leaves_the_one_before(path: Path, tmp_path: Path
     connection.close()
 
 
-async def test_thread_keys_are_never_given_twice_though_the_row_is_gone(path: Path) -> None:
-    opened = await open_store(path)
+async def test_thread_keys_are_never_given_twice_though_the_row_is_gone(opens: Opens, path: Path) -> None:
+    opened = await opens(path)
     keys = [await create(opened.store.log, "created") for _ in range(3)]
     await opened.store.close()
     execute(path, "DELETE FROM threads WHERE thread >= ?", keys[1].thread)
 
-    again = await open_store(path)
+    again = await opens(path)
     fresh = await create(again.store.log, "created")
     await again.store.close()
 

@@ -62,7 +62,9 @@ class TreadleError(Exception):
 
     def __str__(self) -> str:
         kind = f"{self.code.name} / {self.reason}" if self.reason else self.code.name
-        faults = "; ".join(f"{each.field}: {each.description}" for each in self.violations)
+        # A text that holds a violation word for word has told it.
+        untold = [each for each in self.violations if each.description not in self.message]
+        faults = "; ".join(f"{each.field}: {each.description}" for each in untold)
         asked = f"request {self.request_id}" if self.request_id else ""
         return " - ".join(part for part in (f"{kind}: {self.message}", faults, asked) if part)
 

@@ -15,6 +15,7 @@ from treadle.v1.thread_pb2 import Task, Thread
 
 TEXT_MAX = 4_000
 ARGUMENTS_MAX = 400
+MODEL_MAX = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Transcript:
     def _tell_thread_created(self, event: ThreadEvent) -> Iterator[Line]:
         self._start = event
         spec = event.thread_created.spec
-        yield _line(f"{event.thread}  {spec.agent_version}  {spec.model}", "bold", 0)
+        model = figures.one_line(spec.model, MODEL_MAX)
+        yield _line(f"{event.thread}  {spec.agent_version}  {model}", "bold", 0)
         if event.thread_created.initial_context_ignored:
             yield _line("the session had started before: the initial context was not used", "yellow")
 
@@ -96,6 +98,9 @@ class Transcript:
 
     def _tell_usage_recorded(self, event: ThreadEvent) -> Iterator[Line]:
         used = event.usage_recorded
+        if used.estimated and not used.usage.total_tokens:
+            yield _line("usage unknown", "dim")
+            return
         about = "at least " if used.estimated else ""
         yield _line(f"{about}{figures.tokens(used.usage)}, {figures.money(used.cost)}", "dim")
 

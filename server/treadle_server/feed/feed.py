@@ -24,6 +24,8 @@ class HotFeed:
         self.codec = codec
         self.heartbeat_seconds = heartbeat_seconds
         self._tails: dict[ThreadKey, Tail] = {}
+        self._messages: dict[ThreadKey, Message] = {}
+        """What models are saying at the moment: one at most per running thread."""
         self._ticker: asyncio.Task[None] | None = None
         self._draining = False
         self.ended_kind = codec.kind("thread_ended")
@@ -35,30 +37,39 @@ class HotFeed:
 
     def _committed(self, units: Sequence[Unit]) -> None:
         for unit in units:
-            tail = self._tails.get(unit.key)
-            if tail is None or not unit.records:
+            if not unit.records:
                 continue
+            tail = self._tails.get(unit.key)
             first = unit.expected + 1
-            tail.append(first, [(record.kind, record.body) for record in unit.records])
-            if tail.message is not None:
-                self._close_message(tail, first, unit)
-            tail.wake()
+            if tail is not None:
+                tail.append(first, [(record.kind, record.body) for record in unit.records])
+            if unit.key in self._messages:
+                self._close_message(unit, first, tail)
+            if tail is not None:
+                tail.wake()
 
-    def _close_message(self, tail: Tail, first: int, unit: Unit) -> None:
+    def _close_message(self, unit: Unit, first: int, tail: Tail | None) -> None:
+        """A message ends with the event that completes it, or that says that its call failed."""
         for sequence, record in enumerate(unit.records, start=first):
-            if record.kind == self.completed_kind:
+            if record.kind == self.completed_kind and tail is not None:
                 tail.close_message(sequence)
-            elif record.kind == self._failed_kind:
+            elif record.kind == self._failed_kind and tail is not None:
                 tail.close_message(None)
+            if record.kind in (self.completed_kind, self._failed_kind, self.ended_kind):
+                self._messages.pop(unit.key, None)
 
     def delta(self, key: ThreadKey, call_id: str, attempt: int, kind: DeltaKind, text: str) -> None:
-        tail = self._tails.get(key)
-        if tail is None or not text:
+        """Kept also while nobody watches: who comes later gets the text so far."""
+        if not text:
             return
-        message = tail.message
+        message = self._messages.get(key)
         if message is None or (message.call_id, message.attempt) != (call_id, attempt):
-            message = tail.message = Message(call_id, attempt)
+            message = self._messages[key] = Message(call_id, attempt)
         message.add(kind, text)
+        tail = self._tails.get(key)
+        if tail is None:
+            return
+        tail.message = message
         if tail.delta_timer is None:
             loop = asyncio.get_running_loop()
             tail.delta_timer = loop.call_later(DELTA_SECONDS, _show, tail)
@@ -67,7 +78,10 @@ class HotFeed:
 
     def follow(self, watch: Watch) -> "Follower":
         self._start_ticker()
-        tail = self._tails.setdefault(watch.key, Tail(base=0 if watch.fresh else None))
+        tail = self._tails.get(watch.key)
+        if tail is None:
+            tail = self._tails[watch.key] = Tail(base=0 if watch.fresh else None)
+            tail.message = self._messages.get(watch.key)
         return Follower(self, watch, tail)
 
     async def next_entries(self, key: ThreadKey, tail: Tail, cursor: int) -> list[tuple[int, bytes]]:

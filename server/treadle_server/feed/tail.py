@@ -9,6 +9,8 @@ EVENTS_MAX = 512
 BYTES_MAX = 512 * 1024
 MESSAGES_MAX = 8
 """How many completed messages are kept for subscribers that still want the rest of their pieces."""
+MESSAGE_CHARACTERS_MAX = 128 * 1024
+"""Longer ones are shown whole only by the event that completes them."""
 
 
 @dataclass(slots=True)
@@ -22,9 +24,9 @@ class Message:
 
     def add(self, kind: DeltaKind, text: str) -> None:
         if kind is DeltaKind.THOUGHT:
-            self.thought += text
+            self.thought = (self.thought + text)[:MESSAGE_CHARACTERS_MAX]
         else:
-            self.text += text
+            self.text = (self.text + text)[:MESSAGE_CHARACTERS_MAX]
 
 
 @dataclass(slots=True, eq=False)

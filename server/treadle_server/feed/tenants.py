@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.feed import Commit, Commits
+from treadle_server.ports.catalogue import CommitPage, Commits
 from treadle_server.ports.log import Log, Unit
 
 PAGE = 64
@@ -26,24 +26,24 @@ class CommitFeed:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    async def newest(self, tenant: int) -> int:
-        return await self._commits.newest(tenant)
+    async def newest(self) -> int:
+        return await self._commits.last_position()
 
-    async def follow(self, tenant: int, after: int) -> AsyncIterator[list[Commit]]:
+    async def follow(self, tenant: int, after: int) -> AsyncIterator[CommitPage]:
         while True:
             self._refuse_draining()
             waiter = asyncio.get_running_loop().create_future()
             waiters = self._waiters.setdefault(tenant, set())
             waiters.add(waiter)
             try:
-                page = await self._commits.after(tenant, after, PAGE)
-                if page:
-                    after = page[-1].position
+                page = await self._commits.read(tenant, after=after, limit=PAGE)
+                if page.items:
                     yield page
-                else:
+                elif page.position == after:
                     await asyncio.wait({waiter}, timeout=self._heartbeat)
                     if not waiter.done():
-                        yield []
+                        yield page
+                after = page.position
             finally:
                 waiters.discard(waiter)
                 if not waiters and self._waiters.get(tenant) is waiters:

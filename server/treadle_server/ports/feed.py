@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from treadle_server.core.kinds import DeltaKind
+from treadle_server.ports.catalogue import CommitPage
 from treadle_server.ports.log import ThreadKey
 
 
@@ -28,17 +29,6 @@ class Watch:
     deltas: bool = False
     fresh: bool = False
     """The thread is about to be made: there is nothing in the store to look for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """One append: which events of which thread became durable together."""
-
-    position: int
-    """Where it stands among all appends of the store."""
-    key: ThreadKey
-    first: int
-    last: int
 
 
 class Subscription(Protocol):
@@ -72,20 +62,10 @@ class Feed(Protocol):
 class TenantFeed(Protocol):
     """Follows all threads of a tenant: each thread in order, none missing, no order between threads."""
 
-    def follow(self, tenant: int, after: int) -> AsyncIterator[list[Commit]]:
-        """Commits after a position, in order; an empty list is a sign of life."""
+    def follow(self, tenant: int, after: int) -> AsyncIterator[CommitPage]:
+        """Commits after a position, in order; a page without any is a sign of life."""
         ...
 
-    async def newest(self, tenant: int) -> int:
+    async def newest(self) -> int:
         """The position to follow from when nothing old is wanted."""
-        ...
-
-
-class Commits(Protocol):
-    """One row per append, in the order in which they were committed."""
-
-    async def after(self, tenant: int, position: int, limit: int) -> list[Commit]: ...
-
-    async def newest(self, tenant: int) -> int:
-        """The last position of a tenant; 0 when it has none."""
         ...

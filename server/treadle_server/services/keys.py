@@ -79,11 +79,14 @@ class Keys:
         admin: bool = False,
         expire_time_micros: int | None = None,
     ) -> ApiKey:
-        """Makes a key; its secret is in this answer and nowhere else."""
-        tenant = await self._tenant(tenant_id)
+        """Makes a key, and its tenant if that has none yet; the secret is in this answer and nowhere else."""
+        now = self._clock.now()
+        tenant = await self._tenants.find(tenant_id)
+        if tenant is None:
+            _check_expiry(expire_time_micros, now)
+            tenant = await self._tenants.get_or_create(tenant_id, create_time=now)
 
         async def act() -> ApiKey:
-            now = self._clock.now()
             _check_expiry(expire_time_micros, now)
             chosen = api_key_id or new_id()
             api_key = ApiKey(

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from treadle_server.ports.catalogue import ThreadRow, Threads
-from treadle_server.ports.feed import Commit, Item, TenantFeed
+from treadle_server.ports.catalogue import CommitRow, ThreadRow, Threads
+from treadle_server.ports.feed import Item, TenantFeed
 from treadle_server.ports.log import Log
 
 Wanted = Callable[[ThreadRow], bool]
@@ -31,19 +31,18 @@ class TenantStream:
         self, tenant: int, after: int | None, wanted: Wanted, kinds: frozenset[int]
     ) -> AsyncIterator[TenantBatch]:
         """Batches from a position on; None = from now. A batch without events is a sign of life."""
-        position = await self._feed.newest(tenant) if after is None else after
+        position = await self._feed.newest() if after is None else after
         yield TenantBatch((), position)
-        async for commits in self._feed.follow(tenant, position):
-            for commit in commits:
+        async for page in self._feed.follow(tenant, position):
+            for commit in page.items:
                 items = await self._items(commit, wanted, kinds)
-                position = commit.position
                 if items is not None:
-                    yield TenantBatch((items,), position)
-            if not commits:
-                yield TenantBatch((), position)
+                    yield TenantBatch((items,), commit.position)
+            if not page.items:
+                yield TenantBatch((), page.position)
 
     async def _items(
-        self, commit: Commit, wanted: Wanted, kinds: frozenset[int]
+        self, commit: CommitRow, wanted: Wanted, kinds: frozenset[int]
     ) -> tuple[str, tuple[Item, ...]] | None:
         row = await self._threads.get_by_key(commit.key)
         if row is None or not wanted(row):

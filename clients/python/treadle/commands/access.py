@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 # People wait at the other end: a server that is not there is reported soon.
 PATIENCE_SECONDS = 3.0
+CELL_MAX = 1_000
+LAST_COLUMN_MIN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +65,22 @@ def access(context: typer.Context) -> Access:
 
 
 def write_rows(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on a terminal; elsewhere one line per row, with tabs and without headers."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """Columns on a terminal, the last cut to fit; elsewhere tabs, one line per row and no headers."""
+    from rich.cells import cell_len, set_cell_size
 
     from treadle.figures import one_line
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
+    if not sys.stdout.isatty():
         for row in rows:
-            typer.echo("\t".join(one_line(cell, 1_000) for cell in row))
+            typer.echo("\t".join(one_line(cell, CELL_MAX) for cell in row))
         return
-    table = Table(*headers, box=None, pad_edge=False)
-    for column in table.columns[:1]:
-        column.no_wrap = True
-    for row in rows:
-        table.add_row(*(Text(one_line(cell, 200)) for cell in row))
-    console.print(table)
+    table = [tuple(headers), *(tuple(one_line(cell, CELL_MAX) for cell in row) for row in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    left = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * len(widths[:-1])
+    widths[-1] = min(widths[-1], max(left, LAST_COLUMN_MIN))
+    for line in table:
+        cells = (set_cell_size(cell, width) for cell, width in zip(line, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
 
 
 def write_json(message: Message, *, indent: int | None = None) -> None:

@@ -103,5 +103,5 @@ def _row(thread: Thread) -> tuple[str, ...]:
         thread.create_time.ToJsonString()[:19],
         str(thread.usage.total_tokens),
         money(thread.cost),
-        one_line(thread.input.text or thread.input.data_json, 60),
+        one_line(thread.input.text or thread.input.data_json, 80),
     )

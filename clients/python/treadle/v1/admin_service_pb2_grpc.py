@@ -94,8 +94,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateApiKey(self, request, context):
-        """Makes a key and answers it with its secret, which is shown this once. NOT_FOUND / RESOURCE_NOT_FOUND of
-        the tenant; ALREADY_EXISTS / RESOURCE_EXISTS.
+        """Makes a key and answers it with its secret, which is shown this once. The first key of a tenant makes the
+        tenant. ALREADY_EXISTS / RESOURCE_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

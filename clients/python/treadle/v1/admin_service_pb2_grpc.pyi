@@ -46,8 +46,8 @@ class AdminServiceStub:
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetServerInfoRequest, _server_info_pb2.ServerInfo]
     """Answers what the server is and can do."""
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _api_key_pb2.ApiKey]
-    """Makes a key and answers it with its secret, which is shown this once. NOT_FOUND / RESOURCE_NOT_FOUND of
-    the tenant; ALREADY_EXISTS / RESOURCE_EXISTS.
+    """Makes a key and answers it with its secret, which is shown this once. The first key of a tenant makes the
+    tenant. ALREADY_EXISTS / RESOURCE_EXISTS.
     """
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetApiKeyRequest, _api_key_pb2.ApiKey]
     """Answers a key, without its secret. NOT_FOUND / RESOURCE_NOT_FOUND."""
@@ -75,8 +75,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetServerInfoRequest, _server_info_pb2.ServerInfo]  # type: ignore[assignment]
     """Answers what the server is and can do."""
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
-    """Makes a key and answers it with its secret, which is shown this once. NOT_FOUND / RESOURCE_NOT_FOUND of
-    the tenant; ALREADY_EXISTS / RESOURCE_EXISTS.
+    """Makes a key and answers it with its secret, which is shown this once. The first key of a tenant makes the
+    tenant. ALREADY_EXISTS / RESOURCE_EXISTS.
     """
     GetApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
     """Answers a key, without its secret. NOT_FOUND / RESOURCE_NOT_FOUND."""
@@ -113,8 +113,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ApiKey, _abc.Awaitable[_api_key_pb2.ApiKey]]:
-        """Makes a key and answers it with its secret, which is shown this once. NOT_FOUND / RESOURCE_NOT_FOUND of
-        the tenant; ALREADY_EXISTS / RESOURCE_EXISTS.
+        """Makes a key and answers it with its secret, which is shown this once. The first key of a tenant makes the
+        tenant. ALREADY_EXISTS / RESOURCE_EXISTS.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,119 @@
+"""Adds a golden log, once: `python -m tests.golden.record RELEASE NAME`."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.core.histories import DAY, History, created, spec
+from tests.golden.stored import FOLDER, Json, as_json
+from treadle_server.core import outcomes as o
+from treadle_server.core import signals as s
+from treadle_server.core.kinds import CallStatus
+from treadle_server.core.values import ProposedCall, ProviderContent
+
+KEPT = ProviderContent("scripted", "tests", '{"parts":[{"text":"kept word for word"}]}')
+
+
+def simple() -> History:
+    """One tool call and the answer, each outcome in one append with what begins after it."""
+    history = created(spec(instructions="Answer briefly.", output_schema_json='{"type":"string"}'))
+    history.begin().drafted(
+        o.ModelReplied,
+        call_id="model-1",
+        attempt=1,
+        text="Let me look.",
+        thought="Where is the cat?",
+        calls=(ProposedCall("look", '{"at":"the sofa"}', provider_call_id="fc-1"),),
+        provider_content=KEPT,
+    )
+    history.drafted(
+        o.ToolReturned,
+        call_id="call-1-1",
+        attempt=1,
+        status=CallStatus.SUCCEEDED,
+        observation="a cat",
+        duration_micros=1_234_567,
+    )
+    return history.reply('"On the sofa."')
+
+
+def parallel_tools() -> History:
+    """Everything that can be open beside each other, steering, a pause, and a finishing tool."""
+    history = created().turn("On it.", "look", "send", "pay", "ask", "open_file", "loook").begin()
+    history.tool("call-1-2", "sent").steer().submit("call-1-5").tool_fails("call-1-1")
+    history.at(history.tool_command("call-1-1").not_before).begin().tool("call-1-1", "a cat")
+    history.ask(s.Pause, principal="users/ann", reason="lunch")
+    history.approve("call-1-3", edited_arguments_json='{"n":30}', message="less")
+    history.ask(s.Resume, principal="users/ann")
+    history.begin().tool("call-1-3", "paid").answer("call-1-4", "blue")
+    return history.turn("Done.", "finish").begin().tool("call-2-1", "All done.")
+
+
+def failure() -> History:
+    """Turns that could not be taken, calls that could not run, and a model that was not to be reached."""
+    history = created().turn("", "loook").turn("{}", problem="no field a").turn("", "sign", "save").begin()
+    history.approve("call-3-1", "users/bob").reject("call-3-1", "users/cat", message="no")
+    history.tool_fails("call-3-2")
+    history.at(history.tool_command("call-3-2").not_before).begin().tool_fails("call-3-2")
+    for _ in range(5):
+        (command,) = history.wanted
+        history.at(max(history.now, command.not_before) + 1).begin().model_fails()
+    return history
+
+
+def recovery() -> History:
+    """Crashes during a model call and during tool calls of every effect; the thread is to go on."""
+    history = created().begin().crash().begin()
+    history.reply("On it.", "look", "save", "send", usage=None, cost=None).begin().tool_fails("call-1-2")
+    return history.crash()
+
+
+def cancelled() -> History:
+    """A cancel that waited for its grace, and closed all that was open."""
+    history = created().turn("On it.", "look", "send", "pay", "ask").begin()
+    history.ask(s.Cancel, principal="users/ann", reason="enough")
+    return history.due()
+
+
+def timed_out() -> History:
+    """A question that nobody answered."""
+    history = created().turn("One question.", "ask")
+    history.at(history.now + 31 * DAY).ask(s.Due)
+    return history
+
+
+HISTORIES: dict[str, Callable[[], History]] = {
+    made.__name__: made for made in (simple, parallel_tools, failure, recovery, cancelled, timed_out)
+}
+
+
+def record(release: str, name: str, folder: Path = FOLDER) -> Path:
+    """Writes the log as this release stores it. Raises FileExistsError for one that is there."""
+    history = HISTORIES[name]()
+    golden = {"release": release, "name": name, **as_json(history.state.spec, history.events)}
+    path = folder / f"{release}-{name}.json"
+    with path.open("x", encoding="utf-8") as file:
+        file.write(_text(golden))
+    return path
+
+
+def _text(golden: Json) -> str:
+    """JSON with a line for each event and each field."""
+    fields = []
+    for key, value in golden.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if isinstance(value, list):
+            rows = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in value)
+            text = f"[\n  {rows}\n ]"
+        fields.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(fields) + "\n}\n"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[2] not in HISTORIES:
+        sys.exit(f"usage: python -m tests.golden.record RELEASE {{{'|'.join(HISTORIES)}}}")
+    try:
+        print(record(sys.argv[1], sys.argv[2]))
+    except FileExistsError as error:
+        sys.exit(f"{error.filename} is there already, and golden logs are never made again")
