@@ -216,6 +216,15 @@ async def test_a_server_that_is_not_there_is_named(server: Server) -> None:
     assert ran.err.count("\n") == 1
 
 
+async def test_a_key_for_another_machine_wants_tls(server: Server) -> None:
+    ran = await finished(server, "--target", "10.255.255.1:1", "--api-key", "secret", "threads")
+
+    assert ran.code == 2
+    said = " ".join(ran.err.replace("│", " ").split())
+    assert "unencrypted: give --tls, or --insecure" in said
+    assert "secret" not in said
+
+
 async def test_a_broken_watch_says_where_to_go_on(server: Server) -> None:
     some = WatchThreadResponse(events=calculation()[:4])
     server.play(refuses(grpc.StatusCode.DATA_LOSS, "RECORD_CORRUPT", after=[some]))

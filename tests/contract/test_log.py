@@ -11,6 +11,7 @@ from tests.contract.units import (
     COMPLETED,
     DAY_MICROS,
     NOW,
+    RUNNING,
     AllocatingLog,
     bodies,
     create,
@@ -110,10 +111,14 @@ async def test_another_tenant_with_the_same_thread_key_reads_nothing(log: Alloca
     assert await log.last_sequence(ThreadKey(2, key.thread)) == 0
 
 
-async def test_the_slower_of_two_writers_is_refused_and_writes_nothing(log: AllocatingLog) -> None:
+@pytest.mark.parametrize("state", [None, RUNNING, COMPLETED])
+async def test_the_slower_of_two_writers_is_refused_and_writes_nothing(
+    log: AllocatingLog, state: int | None
+) -> None:
     key = await create(log, "created")
-    first = log.submit(Unit(key, 1, records("first")))
-    second = log.submit(Unit(key, 1, records("second", "more"), request=request()))
+    moved = projection(state) if state is not None else None
+    first = log.submit(Unit(key, 1, records("first"), moved))
+    second = log.submit(Unit(key, 1, records("second", "more"), moved, request=request()))
 
     await first.wait()
     with pytest.raises(Conflict):

@@ -20,6 +20,8 @@ from treadle.v1 import (
 from treadle_server.app import Server
 from treadle_server.config import Config
 
+_admin: Any = admin_service_pb2
+
 Metadata = Sequence[tuple[str, str]]
 
 
@@ -72,7 +74,7 @@ async def make_key(rig: Rig, tenant_id: str, **fields: Any) -> api_key_pb2.ApiKe
 
     The first key of a tenant makes the tenant.
     """
-    request = admin_service_pb2.CreateApiKeyRequest(parent=f"tenants/{tenant_id}", api_key=fields)
+    request = _admin.CreateApiKeyRequest(parent=f"tenants/{tenant_id}", api_key=fields)
     created: api_key_pb2.ApiKey = await rig.admin.CreateApiKey(request)
     return created
 

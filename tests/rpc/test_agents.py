@@ -11,22 +11,23 @@ from tests.rpc.failures import failure_of
 from tests.rpc.rig import Rig, bearer, make_key, running
 from treadle.v1 import agent_pb2, agent_service_pb2, thread_pb2, thread_service_pb2
 
-_pb = agent_service_pb2
-_Agent = agent_pb2.Agent
+_pb: Any = agent_service_pb2
+_Agent: Any = agent_pb2.Agent
+_threads: Any = thread_service_pb2
 
 
-def _agent(**fields: Any) -> _Agent:
+def _agent(**fields: Any) -> Any:
     return _Agent(**{"model": "demo:react", "instructions": "Be brief.", **fields})
 
 
-async def _create(rig: Rig, agent_id: str = "helper", **fields: Any) -> _Agent:
-    created: _Agent = await rig.agents.CreateAgent(
+async def _create(rig: Rig, agent_id: str = "helper", **fields: Any) -> agent_pb2.Agent:
+    created: agent_pb2.Agent = await rig.agents.CreateAgent(
         _pb.CreateAgentRequest(agent=_agent(**fields), agent_id=agent_id)
     )
     return created
 
 
-def _update(agent: _Agent, *paths: str, **fields: Any) -> _pb.UpdateAgentRequest:
+def _update(agent: Any, *paths: str, **fields: Any) -> Any:
     return _pb.UpdateAgentRequest(agent=agent, update_mask={"paths": paths}, **fields)
 
 
@@ -474,16 +475,16 @@ async def test_a_hundred_repeated_calls_at_once_act_once(rig: Rig) -> None:
 
 async def _start(rig: Rig, agent: str) -> thread_pb2.Thread:
     script = '{"turns":[{"hang":true}]}'
-    request = thread_service_pb2.CreateThreadRequest(thread={"agent": agent, "input": {"data_json": script}})
+    request = _threads.CreateThreadRequest(thread={"agent": agent, "input": {"data_json": script}})
     started: thread_pb2.Thread = await rig.threads.CreateThread(request)
     return started
 
 
 async def _ended(rig: Rig, thread: str) -> thread_pb2.Thread:
     """The thread once it has ended, by its own stream."""
-    async for _ in rig.threads.WatchThread(thread_service_pb2.WatchThreadRequest(name=thread)):
+    async for _ in rig.threads.WatchThread(_threads.WatchThreadRequest(name=thread)):
         pass
-    found: thread_pb2.Thread = await rig.threads.GetThread(thread_service_pb2.GetThreadRequest(name=thread))
+    found: thread_pb2.Thread = await rig.threads.GetThread(_threads.GetThreadRequest(name=thread))
     return found
 
 
@@ -515,7 +516,7 @@ async def test_disabling_an_agent_ends_its_threads_and_starts_none(rig: Rig) -> 
 
     for thread in threads:
         assert (await _ended(rig, thread.name)).stop_reason == thread_pb2.Thread.AGENT_DISABLED
-    still = await rig.threads.GetThread(thread_service_pb2.GetThreadRequest(name=kept.name))
+    still = await rig.threads.GetThread(_threads.GetThreadRequest(name=kept.name))
     assert still.state in (thread_pb2.Thread.PENDING, thread_pb2.Thread.RUNNING)
     assert (await failure_of(_start(rig, agent.name))).reason == "AGENT_DISABLED"
 

@@ -1,6 +1,7 @@
 """What a request must be, before any servicer sees it."""
 
 import itertools
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,8 +23,10 @@ from treadle.v1 import (
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.rpc.validation import validate
 
-_agents = agent_service_pb2
-_threads = thread_service_pb2
+_admin: Any = admin_service_pb2
+_agents: Any = agent_service_pb2
+_threads: Any = thread_service_pb2
+_Thread: Any = thread_pb2.Thread
 _SERVICES = [
     service
     for module in (admin_service_pb2, agent_service_pb2, thread_service_pb2, tool_service_pb2)
@@ -41,30 +44,33 @@ def _fields(request: Message) -> dict[str, str]:
     return {fault.field: fault.description for fault in _refusal(request).violations}
 
 
-def _create(**agent: Any) -> _agents.CreateAgentRequest:
+def _create(**agent: Any) -> Any:
     return _agents.CreateAgentRequest(agent={"model": "demo:react", **agent})
 
 
-def _thread(**thread: Any) -> _threads.CreateThreadRequest:
+def _thread(**thread: Any) -> Any:
     return _threads.CreateThreadRequest(thread={"agent": "agents/a", "input": {"text": "hi"}, **thread})
 
 
-def _string_fields(descriptor: Descriptor, path: str, depth: int) -> Iterator[tuple[str, ...]]:
+def _string_fields(descriptor: Any, depth: int) -> Iterator[tuple[str, ...]]:
     """Paths to every string of a message, through messages but not through lists of them."""
     for field in descriptor.fields:
         if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:
             yield (field.name,)
-        elif field.message_type is not None and not field.is_repeated and depth:
-            if field.message_type.full_name.startswith("treadle."):
-                for rest in _string_fields(field.message_type, path, depth - 1):
-                    yield (field.name, *rest)
+        elif depth and not field.is_repeated and _is_ours(field):
+            for rest in _string_fields(field.message_type, depth - 1):
+                yield (field.name, *rest)
+
+
+def _is_ours(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and field.message_type.full_name.startswith("treadle.")
 
 
 _STRINGS = [
     (method.input_type, path)
     for service in _SERVICES
     for method in service.methods
-    for path in _string_fields(method.input_type, "", 3)
+    for path in _string_fields(method.input_type, 3)
 ]
 
 
@@ -137,7 +143,7 @@ def test_every_required_field_that_is_missing_is_named() -> None:
         (_agents.GetAgentVersionRequest(name="agents/a/versions/0"), "name"),
         (_agents.GetAgentVersionRequest(name="agents/a/versions/9999999999"), "name"),
         (_agents.ListAgentVersionsRequest(parent="agents/a/versions/1"), "parent"),
-        (admin_service_pb2.ListApiKeysRequest(parent="default"), "parent"),
+        (_admin.ListApiKeysRequest(parent="default"), "parent"),
         (_create(name="x", labels={"": "v"}), "agent.labels"),
         (_create(labels={str(n): "" for n in range(65)}), "agent.labels"),
         (_create(labels={"k" * 64: ""}), "agent.labels (a key)"),
@@ -183,13 +189,11 @@ def test_every_required_field_that_is_missing_is_named() -> None:
         (_threads.SubmitToolResultRequest(name="threads/t", tool_call_id="c"), "result_json"),
         (tool_service_pb2.ListBuiltinToolsRequest(page_size=-5), "page_size"),
         (
-            admin_service_pb2.CreateApiKeyRequest(parent="tenants/a", api_key={"principal": "a\nb"}),
+            _admin.CreateApiKeyRequest(parent="tenants/a", api_key={"principal": "a\nb"}),
             "api_key.principal",
         ),
         (
-            admin_service_pb2.CreateApiKeyRequest(
-                parent="tenants/a", api_key={"expire_time": {"seconds": 2**40}}
-            ),
+            _admin.CreateApiKeyRequest(parent="tenants/a", api_key={"expire_time": {"seconds": 2**40}}),
             "api_key.expire_time",
         ),
         (_agents.CreateAgentRequest(agent={"model": "demo:react"}, request_id="é"), "request_id"),
@@ -306,7 +310,7 @@ def test_a_changed_resource_is_read_only_where_its_mask_says() -> None:
 
 
 def test_a_thread_that_was_read_can_be_sent_back_to_change_its_tags() -> None:
-    read = thread_pb2.Thread(
+    read = _Thread(
         name="threads/t", agent="agents/a", input={"text": "x"}, state=6, tags=["new"], parent_object="a/1"
     )
     request = _threads.UpdateThreadRequest(thread=read)
@@ -336,10 +340,13 @@ def test_no_bytes_make_validation_fail_otherwise_than_by_refusing(
     except Exception:
         return
 
+    named = True
     try:
         validate(request)
     except Refused as refused:
-        assert refused.violations
+        named = bool(refused.violations)
+
+    assert named
 
 
 _JSON = st.recursive(
@@ -351,8 +358,6 @@ _JSON = st.recursive(
 
 @given(value=_JSON)
 def test_canonical_json_says_the_same_and_stays_as_it_is(value: Any) -> None:
-    import json
-
     request = _thread(input={"data_json": json.dumps(value)})
     validate(request)
     once = request.thread.input.data_json

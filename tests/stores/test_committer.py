@@ -227,14 +227,17 @@ def _files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_an_i_o_error_is_fatal_and_what_was_acknowledged_stays(opens: Opens, path: Path) -> None:
+@pytest.mark.parametrize("size", [100_000, 30_000_000], ids=["in COMMIT", "before it, beyond the cache"])
+async def test_an_i_o_error_is_fatal_and_what_was_acknowledged_stays(
+    opens: Opens, path: Path, size: int
+) -> None:
     opened = await opens(path)
     log = opened.store.log
     key = await create(log, "created")
     wal = path.with_name(path.name + "-wal")
 
     with _files_no_larger_than(wal.stat().st_size):
-        tickets = [log.submit(Unit(key, 1, [Record(3, b"x" * 100_000)])) for _ in range(3)]
+        tickets = [log.submit(Unit(key, 1, [Record(3, b"x" * size)])) for _ in range(3)]
         for ticket in tickets:
             with pytest.raises((StoreFailed, Refused)):
                 await ticket.wait()
@@ -242,7 +245,9 @@ async def test_an_i_o_error_is_fatal_and_what_was_acknowledged_stays(opens: Open
         await log.submit(Unit(key, 1, records("later"))).wait()
     assert refused.value.reason is Reason.STORE_UNAVAILABLE
     assert [type(error) for error in opened.fatal] == [StoreFailed]
+    assert await bodies(log, key) == ["created"]  # reads go on until the process ends
     await opened.store.close()
+    assert wal.exists()  # nothing was written any more
 
     again = await opens(path)
     assert await bodies(again.store.log, key) == ["created"]
@@ -325,21 +330,20 @@ async def test_background_work_gives_way_to_the_foreground(opened: Opened) -> No
     assert seen == ["background 0", *["foreground"] * 3, "background 1", "background 2"]
 
 
-async def test_background_work_is_not_forgotten_while_the_foreground_is_busy(opened: Opened) -> None:
+async def test_background_work_that_had_no_turn_for_long_goes_first(opened: Opened) -> None:
     store = opened.store
-    seen: list[str] = []
-    background = store.committer.submit(StatementWork([Trace("background", seen)]), background=True)
-    second = store.committer.submit(StatementWork([Trace("background", seen)]), background=True)
+    gate, seen = Gate(), list[str]()
+    await gate.hold(store)  # no background work has had a turn since the store was opened
+    foreground = store.committer.submit(StatementWork([Trace("foreground", seen)]))
+    background = [
+        store.committer.submit(StatementWork([Trace(f"background {number}", seen)]), background=True)
+        for number in (1, 2)
+    ]
 
-    async def keep_busy() -> None:
-        while not second.done:
-            tickets = [store.committer.submit(StatementWork([Trace("foreground", seen)])) for _ in range(20)]
-            await tickets[0].wait()
+    gate.opening.set()
+    await asyncio.gather(*(ticket.wait() for ticket in [foreground, *background]))
 
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        await asyncio.gather(keep_busy(), keep_busy(), background.wait())
-
-    assert seen.count("background") == 2
+    assert seen == ["background 1", "foreground", "background 2"]
 
 
 async def test_closing_writes_what_is_queued_and_refuses_what_comes_later(opens: Opens, path: Path) -> None:

@@ -168,6 +168,14 @@ async def test_pages_cover_all_rows_once_whatever_the_order(
     assert sizes == [3, 3, 1]
 
 
+async def test_a_page_that_is_just_full_is_the_last_when_nothing_follows(opened: Opened) -> None:
+    for number in range(2):
+        await _create(opened.store, f"t{number}")
+
+    assert (await opened.store.threads.list(ThreadQuery(1, limit=2))).next is None
+    assert (await opened.store.threads.list(ThreadQuery(1, limit=1))).next is not None
+
+
 COUNT = 100_000
 ONE_IN = 1000
 

@@ -1,6 +1,13 @@
 """Python client of Treadle, a durable runtime server for AI agents.
 
-Everything is loaded when it is first used, so that importing the package costs next to nothing.
+    async with Client("127.0.0.1:50051") as client:
+        await client.create_agent("helper", model="demo:react", tool_groups=["toolGroups/builtin"])
+        thread = await client.execute("helper", "What is 6 * 7?")
+        async for event in client.watch(thread.name):
+            ...
+
+`SyncClient` does the same without an event loop. Everything is loaded when it is first used, so that
+importing the package costs next to nothing.
 """
 
 from importlib import import_module

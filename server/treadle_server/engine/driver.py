@@ -1,6 +1,7 @@
 """Drives one thread: starts what is wanted, stops what is no longer wanted, records outcomes."""
 
 import asyncio
+import random
 from collections.abc import Coroutine
 from typing import Any
 
@@ -16,9 +17,11 @@ from treadle_server.core.signals import Due
 from treadle_server.engine.journal import Head, Journal
 from treadle_server.engine.steps import Steps
 from treadle_server.ports.clock import Clock
+from treadle_server.ports.log import Conflict
 
 _LOG = structlog.get_logger(__name__)
 _CODE_DEADLINE_EXCEEDED = 4
+_CODE_INTERNAL = 13
 MODEL_TIMEOUT_MICROS = 600 * 1_000_000
 
 _Answer = o.ModelReplied | o.ModelFailed | o.ToolReturned | o.ToolFailed
@@ -27,12 +30,19 @@ _Answer = o.ModelReplied | o.ModelFailed | o.ToolReturned | o.ToolFailed
 class Running:
     """A call in flight."""
 
-    __slots__ = ("command", "deadline", "task")
+    __slots__ = ("command", "deadline", "stopped", "task")
 
     def __init__(self, command: Command, task: "asyncio.Task[_Answer]", deadline: int) -> None:
         self.command = command
         self.task = task
         self.deadline = deadline
+        self.stopped = False
+
+    def stop(self) -> None:
+        """Asks it to stop, once: a second cancellation would hit what it does to stop."""
+        if not self.stopped:
+            self.stopped = True
+            self.task.cancel()
 
 
 class Driver:
@@ -62,22 +72,35 @@ class Driver:
         self.poke()
 
     async def run(self) -> None:
-        """Returns when the thread has ended or waits, durably. Raises what the store raises."""
-        loop = asyncio.get_running_loop()
+        """Returns when the thread has ended or waits, durably. Raises what the store raises.
+
+        Conflict: the head was dropped, or the log went on without it. Take the thread up again.
+        """
         try:
             if self.head.state.in_flight:
                 self._record(o.Recovered(self._clock.now(), self._epoch))
-            while self._step():
-                self._wake = loop.create_future()
-                if not self._done:
-                    await self._wake
-                self._wake = None
-            await self.head.durable()
+            while True:
+                await self._work()
+                state = self.head.state
+                await self.head.durable()
+                if self.head.state is state:  # else a caller asked something meanwhile
+                    return
         finally:
             self._stop()
 
+    async def _work(self) -> None:
+        """Returns when there is nothing to wait for."""
+        loop = asyncio.get_running_loop()
+        while self._step():
+            self._wake = loop.create_future()
+            if not self._done:
+                await self._wake
+            self._wake = None
+
     def _step(self) -> bool:
         """Does all that can be done without waiting; False when there is nothing to wait for."""
+        if self.head.lost:
+            raise Conflict
         self._take_outcomes()
         now = self._clock.now()
         if self._draining:
@@ -108,9 +131,11 @@ class Driver:
     def _outcome(self, running: Running) -> o.Outcome | None:
         if not running.task.cancelled():
             return running.task.result()
+        if running.stopped:
+            return o.Aborted(self._clock.now(), running.command.call_id, running.command.attempt)
         if self._draining:
             return None
-        return o.Aborted(self._clock.now(), running.command.call_id, running.command.attempt)
+        return _broken_off(running.command, self._clock.now())
 
     def _record(self, ask: Ask, *, begin: bool = False) -> None:
         try:
@@ -147,7 +172,7 @@ class Driver:
         call_ids = {command.call_id for command in wanted}
         for call_id, running in self._running.items():
             if call_id not in call_ids and not running.task.done():
-                running.task.cancel()
+                running.stop()
 
     def _expire(self, now: int) -> None:
         """Gives up calls that are over their time, whether or not they let themselves be stopped."""
@@ -155,14 +180,14 @@ class Driver:
             if running.deadline > now or running.task.done():
                 continue
             del self._running[call_id]
-            running.task.cancel()
+            running.stop()
             self._record(_timed_out(running.command, now), begin=True)
 
     def _drop_repeatable(self) -> bool:
         for call_id, running in list(self._running.items()):
             if _repeatable(running.command):
                 del self._running[call_id]
-                running.task.cancel()
+                running.stop()
         return bool(self._running)
 
     def _arm(self, wanted: frozenset[Command], now: int) -> None:
@@ -188,7 +213,7 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
         for running in self._running.values():
-            running.task.cancel()
+            running.stop()
         self._running.clear()
 
 
@@ -202,9 +227,19 @@ def _repeatable(command: Command) -> bool:
 
 def _timed_out(command: Command, now: int) -> o.ModelFailed | o.ToolFailed:
     text = "no answer within the time limit of the call"
+    return _failed(command, now, CallStatus.TIMED_OUT, _CODE_DEADLINE_EXCEEDED, text)
+
+
+def _broken_off(command: Command, now: int) -> o.ModelFailed | o.ToolFailed:
+    """An adapter let itself be cancelled by something else than us."""
+    return _failed(command, now, CallStatus.FAILED, _CODE_INTERNAL, "the call was broken off")
+
+
+def _failed(
+    command: Command, now: int, status: CallStatus, code: int, text: str
+) -> o.ModelFailed | o.ToolFailed:
+    call_id, attempt, jitter = command.call_id, command.attempt, random.random()
     if isinstance(command, CallModel):
-        return o.ModelFailed(
-            now, command.call_id, command.attempt, _CODE_DEADLINE_EXCEEDED, text, retryable=True
-        )
+        return o.ModelFailed(now, call_id, attempt, code, text, retryable=True, jitter=jitter)
     retryable = _repeatable(command)
-    return o.ToolFailed(now, command.call_id, command.attempt, CallStatus.TIMED_OUT, text, retryable)
+    return o.ToolFailed(now, call_id, attempt, status, text, retryable, jitter=jitter)

@@ -1,30 +1,47 @@
 """The engine inside the server process: who is driven, who waits, who is told."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import structlog
 
 from treadle_server.core.accept import Ask
-from treadle_server.core.decide import decide
+from treadle_server.core.decide import decide, wake_at
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.kinds import TERMINAL, WAITING, ThreadState
 from treadle_server.core.signals import Due
 from treadle_server.core.state import State
 from treadle_server.engine.admission import Admission, Bounds, Candidate
 from treadle_server.engine.driver import Driver
-from treadle_server.engine.journal import Head, Journal, durable
+from treadle_server.engine.journal import Head, Journal
 from treadle_server.engine.steps import Steps
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.engine import Start, Waiting
-from treadle_server.ports.log import Conflict, Fenced, Log, RequestRow, ThreadKey, Unit
+from treadle_server.ports.log import (
+    Conflict,
+    Fenced,
+    Log,
+    Replayed,
+    RequestRow,
+    StoreFailed,
+    ThreadKey,
+    Unit,
+)
 
 _LOG = structlog.get_logger(__name__)
 _RESTING = TERMINAL | WAITING | {ThreadState.PAUSED}
+_HOPELESS = frozenset({Reason.RECORD_CORRUPT, Reason.RESOURCE_NOT_FOUND})
 RETRY_SECONDS = 1.0
 """How long a thread rests whose events the store would not take."""
+RETRY_AFTER_FAULT_SECONDS = 30.0
+"""The same for one whose driver failed: that is a bug of ours, and likely to come again."""
 CONFLICTS_MAX = 5
+AHEAD_MICROS = 60 * 1_000_000
+"""Timers due sooner are armed when their threads come to rest; the sweeper finds the others in time."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +73,7 @@ class EmbeddedEngine:
         self._timers: dict[ThreadKey, asyncio.TimerHandle] = {}
         self._handed_over: dict[ThreadKey, Head] = {}
         """Heads of threads that run at once: their drivers need not read what was just written."""
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
         self.draining = False
         log.subscribe(self._committed)
 
@@ -65,16 +82,13 @@ class EmbeddedEngine:
     async def start(self, start: Start) -> None:
         self._refuse_draining()
         head = self._journal.create(start.key, start.spec, start.row, start.request, start.ask)
-        task = asyncio.create_task(self._finish_start(head, start))
-        await asyncio.shield(task)
+        await self._shielded(self._finish_start(head, start))
 
     async def _finish_start(self, head: Head, start: Start) -> None:
-        """Runs in a task of its own: a cancelled caller must not keep a durable thread from running."""
         try:
-            await durable(self._journal, head)
-            origin = start.ask
+            await self._journal.durable(head, self._journal.present(head))
             name = start.spec.agent_version.rpartition("/versions/")[0]
-            self.offer(head, Subject(start.row.agent, name, start.row.session, origin.session))
+            self.offer(head, Subject(start.row.agent, name, start.row.session, start.ask.session))
         finally:
             if head.key in self._tasks:
                 self._handed_over[head.key] = head
@@ -83,23 +97,46 @@ class EmbeddedEngine:
 
     async def ask(self, key: ThreadKey, ask: Ask, request: RequestRow | None = None) -> State:
         self._refuse_draining()
-        return await asyncio.shield(asyncio.create_task(self._ask(key, ask, request)))
+        return await self._shielded(self._ask(key, ask, request))
+
+    async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs in a task of its own: a cancelled caller must leave no half of it undone."""
+        return await asyncio.shield(self._in_background(work))
+
+    def _in_background(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
 
     async def _ask(self, key: ThreadKey, ask: Ask, request: RequestRow | None = None) -> State:
-        for attempt in range(1, CONFLICTS_MAX + 1):
+        for _ in range(CONFLICTS_MAX):
             head = await self._journal.open(key)
             try:
-                draft = self._journal.record(head, ask, request=request)
-                await durable(self._journal, head)
+                state = await self._ask_head(head, ask, request)
             except Conflict:
-                if attempt == CONFLICTS_MAX:
-                    raise
                 continue
             finally:
                 self._journal.close(head)
             self._changed(head)
-            return draft.state
-        raise AssertionError("unreachable")
+            return state
+        text = f"the thread's log was changed {CONFLICTS_MAX} times by others; try again"
+        raise Refused(Reason.STORE_UNAVAILABLE, text, retry_after_micros=1_000_000)
+
+    async def _ask_head(self, head: Head, ask: Ask, request: RequestRow | None) -> State:
+        refusal: Refused | None = None
+        try:
+            recorded = self._journal.record(head, ask, request=request)
+        except Refused as refused:
+            recorded, refusal = self._journal.present(head), refused
+        try:
+            await self._journal.durable(head, recorded)
+        finally:
+            if head.lost:
+                self._poke(head.key)
+        if refusal is not None:
+            raise refusal
+        return recorded.state
 
     async def resting(self, key: ThreadKey) -> None:
         await self._wait(self._rest_waiters, key)
@@ -108,6 +145,7 @@ class EmbeddedEngine:
         await self._wait(self._end_waiters, key)
 
     async def _wait(self, waiters: dict[ThreadKey, list[asyncio.Future[None]]], key: ThreadKey) -> None:
+        self._refuse_draining()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiters.setdefault(key, []).append(future)
         try:
@@ -135,9 +173,9 @@ class EmbeddedEngine:
     def offer(self, head: Head, subject: Subject) -> None:
         """Lets a thread run as soon as it may, if there is anything for it to do."""
         state = head.state
-        if state.ended or not decide(state):
-            return
-        self.enqueue(head.key, subject, state.spec.limits.max_concurrent_threads, state.create_time)
+        if not state.ended and decide(state):
+            self.enqueue(head.key, subject, state.spec.limits.max_concurrent_threads, state.create_time)
+        self._arm_near(head.key, state)
 
     def enqueue(self, key: ThreadKey, subject: Subject, agent_max: int, since: int) -> None:
         self._subjects[key] = subject
@@ -160,78 +198,93 @@ class EmbeddedEngine:
     def hold_session(self, session: int, key: ThreadKey) -> None:
         self._admission.hold_session(session, key)
 
-    def _changed(self, head: Head) -> None:
-        """After a caller's ask: wakes the driver, or lets the thread run or leave."""
-        key, driver = head.key, self._drivers.get(head.key)
+    def _poke(self, key: ThreadKey) -> bool:
+        """Lets the driver of a thread look again; False when it has none."""
+        driver = self._drivers.get(key)
         if driver is not None:
             driver.poke()
-        elif head.state.ended:
-            self._left(head)
-        else:
-            subject = self._subjects.get(key)
-            if subject is not None:
-                self.offer(head, subject)
+        return driver is not None
+
+    def _changed(self, head: Head) -> None:
+        """After a caller's ask: wakes the driver, or lets the thread run or leave."""
+        if self._poke(head.key):
+            return
+        if head.state.ended:
+            self._gone(head.key, head.session)
+            return
+        subject = self._subjects.get(head.key)
+        if subject is not None:
+            self.offer(head, subject)
 
     def _run(self, candidate: Candidate) -> None:
         task = asyncio.create_task(self._drive(candidate))
         self._tasks[candidate.key] = task
-        task.add_done_callback(lambda _: self._tasks.pop(candidate.key, None))
+        task.add_done_callback(lambda _: self._forget(candidate.key, task))
+
+    def _forget(self, key: ThreadKey, task: "asyncio.Task[None]") -> None:
+        if self._tasks.get(key) is task:  # else the thread runs again already
+            del self._tasks[key]
 
     async def _drive(self, candidate: Candidate) -> None:
-        key, again = candidate.key, False
+        key = candidate.key
         try:
-            head = self._handed_over.pop(key, None) or await self._journal.open(key)
-            try:
-                again = await self._drive_head(head)
-            finally:
-                self._journal.close(head)
-        except Fenced:
-            return
+            state = await self._driven(key)
+        except (Fenced, StoreFailed):
+            return  # nothing can be written any more: the process is about to end
+        except (Conflict, Replayed, Refused) as refused:
+            _LOG.warning("events_refused", thread=key.thread, why=str(refused) or type(refused).__name__)
+            hopeless = isinstance(refused, Refused) and refused.reason in _HOPELESS
+            self._failed(candidate, None if hopeless else RETRY_SECONDS)
         except Exception:
             _LOG.exception("thread_not_driven", thread=key.thread)
-            again = True
-        self._stopped(head.state if not again else None, candidate)
+            self._failed(candidate, RETRY_AFTER_FAULT_SECONDS)
+        else:
+            self._stopped(state, candidate)
 
-    async def _drive_head(self, head: Head) -> bool:
-        """True when the store refused events and the thread is to be taken up again."""
-        driver = Driver(head, self._journal, self._steps, self._clock, self._epoch)
-        self._drivers[head.key] = driver
+    async def _driven(self, key: ThreadKey) -> State:
+        """Drives a thread as long as there is something to do; returns its state then."""
+        head = self._handed_over.pop(key, None) or await self._journal.open(key)
         try:
-            await driver.run()
-        except (Conflict, Refused) as refused:
-            _LOG.warning("events_refused", thread=head.key.thread, why=str(refused) or type(refused).__name__)
+            if not self.draining:
+                self._drivers[key] = Driver(head, self._journal, self._steps, self._clock, self._epoch)
+                await self._drivers[key].run()
+            return head.state
+        except Exception:
             self._journal.drop(head)
-            return True
+            raise
         finally:
-            del self._drivers[head.key]
-        return False
+            self._drivers.pop(key, None)
+            self._journal.close(head)
 
-    def _stopped(self, state: State | None, candidate: Candidate) -> None:
-        """A driver ended: state is None when it has to be tried again."""
+    def _failed(self, candidate: Candidate, retry_seconds: float | None) -> None:
+        """A driver broke off. The thread keeps its session, and runs again later if there is any hope."""
         if self.draining:
             return
-        if state is None:
-            self._admission.rest(candidate.key)
-            loop = asyncio.get_running_loop()
-            loop.call_later(RETRY_SECONDS, self._again, candidate)
-        elif state.ended:
-            self._subjects.pop(candidate.key, None)
-            self._admission.leave(candidate.key, candidate.session)
+        self._admission.rest(candidate.key)
+        if retry_seconds is not None:
+            asyncio.get_running_loop().call_later(retry_seconds, self._again, candidate)
+
+    def _stopped(self, state: State, candidate: Candidate) -> None:
+        """A driver found nothing more to do."""
+        if self.draining:
+            return
+        if state.ended:
+            self._gone(candidate.key, candidate.session)
+            return
+        self._admission.rest(candidate.key)
+        if decide(state):
+            self._again(candidate)
         else:
-            self._admission.rest(candidate.key)
-            if decide(state):
-                self._again(candidate)
+            self._arm_near(candidate.key, state)
 
     def _again(self, candidate: Candidate) -> None:
         if not self.draining:
             self._admission.offer(candidate)
 
-    def _left(self, head: Head) -> None:
-        self._subjects.pop(head.key, None)
-        timer = self._timers.pop(head.key, None)
-        if timer is not None:
-            timer.cancel()
-        self._admission.leave(head.key, head.session)
+    def _gone(self, key: ThreadKey, session: int) -> None:
+        self._subjects.pop(key, None)
+        self._disarm(key)
+        self._admission.leave(key, session)
 
     # Who is told
 
@@ -249,53 +302,67 @@ class EmbeddedEngine:
 
     def arm(self, key: ThreadKey, wake_at: int) -> None:
         """Looks at a thread at a time; a thread that is driven then looks after itself."""
-        if key in self._drivers:
+        if key in self._drivers or self.draining:
             return
-        old = self._timers.pop(key, None)
-        if old is not None:
-            old.cancel()
+        self._disarm(key)
         delay = max(0, wake_at - self._clock.now()) / 1e6
         self._timers[key] = asyncio.get_running_loop().call_later(delay, self._ring, key)
 
+    def _arm_near(self, key: ThreadKey, state: State) -> None:
+        at = wake_at(state)
+        if at is not None and at <= self._clock.now() + AHEAD_MICROS:
+            self.arm(key, at)
+
+    def _disarm(self, key: ThreadKey) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
     def _ring(self, key: ThreadKey) -> None:
         self._timers.pop(key, None)
-        if key in self._drivers or self.draining:
-            return
-        task = asyncio.create_task(self._due(key))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        if key not in self._drivers and not self.draining:
+            self._in_background(self._due(key))
 
     async def _due(self, key: ThreadKey) -> None:
         try:
             await self._ask(key, Due(self._clock.now()))
-        except (Refused, Conflict, Fenced) as refused:
+        except (Refused, Fenced, StoreFailed) as refused:
             _LOG.warning("timer_refused", thread=key.thread, why=str(refused))
+        except Exception:
+            _LOG.exception("timer_failed", thread=key.thread)
 
     # Stopping
 
     def _refuse_draining(self) -> None:
         if self.draining:
-            raise Refused(
-                Reason.DRAINING, "the server is stopping; try another or again", retry_after_micros=1_000_000
-            )
+            raise _draining()
 
     async def drain(self, seconds: float) -> None:
         """Begins nothing more, gives calls that must not be repeated their time, and returns.
 
-        Unfinished threads are left as a crash would leave them.
+        Unfinished threads are left as a crash would leave them; who waits for one gets DRAINING.
         """
         self.draining = True
         self._admission.stopped = True
-        for timer in self._timers.values():
-            timer.cancel()
+        for key in list(self._timers):
+            self._disarm(key)
+        for waiters in (*self._rest_waiters.values(), *self._end_waiters.values()):
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(_draining())
         for driver in list(self._drivers.values()):
             driver.drain()
-        tasks = set(self._tasks.values()) | self._background
+        tasks: set[asyncio.Task[Any]] = {*self._tasks.values(), *self._background}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+
+def _draining() -> Refused:
+    text = "the server is stopping; try another or again"
+    return Refused(Reason.DRAINING, text, retry_after_micros=1_000_000)
 
 
 def _release(waiters: dict[ThreadKey, list[asyncio.Future[None]]], key: ThreadKey) -> None:

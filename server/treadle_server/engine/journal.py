@@ -13,11 +13,11 @@ from treadle_server.core.state import State
 from treadle_server.core.transcript import TranscriptFold
 from treadle_server.ports.codec import Codec
 from treadle_server.ports.log import (
+    Conflict,
     Log,
     NewThread,
     Projection,
     Record,
-    Replayed,
     RequestRow,
     ThreadKey,
     Ticket,
@@ -40,13 +40,27 @@ class Head:
     state: State
     fold: TranscriptFold = field(default_factory=TranscriptFold)
     unit: Unit | None = None
+    """The newest one, as long as it may grow."""
     ticket: Ticket | None = None
+    """Of the newest events."""
     users: int = 0
+    lost: bool = False
+    """Events that it counts were refused: whoever uses it opens the thread again."""
 
     async def durable(self) -> None:
         """Returns once all that was recorded so far is durable; raises what refused it."""
         if self.ticket is not None:
             await self.ticket.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The state after an ask, and what has to be durable before anybody is told of it."""
+
+    state: State
+    ticket: Ticket | None
+    request_only: bool = False
+    """The unit has no events, so its refusal leaves the head right."""
 
 
 class Journal:
@@ -64,19 +78,18 @@ class Journal:
 
         Close it only once what was recorded on it is durable: the next `open` reads the store.
         """
-        head = self._heads.get(key)
-        if head is None:
-            head = await self._load_once(key)
+        while (head := self._heads.get(key)) is None:  # a loaded one may be closed before its turn comes
+            await self._load_once(key)
         head.users += 1
         return head
 
-    async def _load_once(self, key: ThreadKey) -> Head:
+    async def _load_once(self, key: ThreadKey) -> None:
         task = self._loading.get(key)
         if task is None:
             task = self._loading[key] = asyncio.create_task(self._load(key))
             task.add_done_callback(lambda _: self._loading.pop(key, None))
         try:
-            return await asyncio.shield(task)
+            await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(self._forget_unused)
             raise
@@ -108,17 +121,15 @@ class Journal:
         draft = advance(head.state, ask)
         if isinstance(draft, Refused):
             raise draft
-        unit = Unit(key, 0, new_thread=row, request=request)
-        unit.records.extend(self._encode(draft))
+        unit = Unit(key, 0, self._encode(draft), self._project(draft.state), new_thread=row, request=request)
         self._take(head, draft)
-        unit.projection = self._project(head.state)
-        head.unit, head.ticket = unit, self._log.submit(unit)
+        head.ticket = self._log.submit(unit)
         self._heads[key] = head
         return head
 
     def record(
         self, head: Head, ask: Ask, *, begin: bool = False, request: RequestRow | None = None
-    ) -> Draft:
+    ) -> Recorded:
         """Accepts an ask on the newest state and queues its events, without awaiting the disk.
 
         With `begin` the intents of all that is wanted now go into the same append; with `request` the call
@@ -129,24 +140,28 @@ class Journal:
             raise draft
         if begin:
             begin_ready(draft, draft.now)
-        if draft.events or request is not None:
+        if draft.events:
             self._append(head, draft, request)
-        return draft
+        elif request is not None:
+            return self._remember(head, request)
+        return self.present(head)
 
-    def begin(self, head: Head, now: int) -> bool:
-        """Records the intents of all that is wanted, not begun and due; False when there is nothing."""
+    def present(self, head: Head) -> Recorded:
+        """The newest state. What follows from it, a refusal too, is told once it is durable."""
+        return Recorded(head.state, head.ticket)
+
+    def begin(self, head: Head, now: int) -> None:
+        """Records the intents of all that is wanted, not begun and due."""
         draft = Draft(head.state, now)
         begin_ready(draft, now)
         if draft.events:
             self._append(head, draft)
-        return bool(draft.events)
 
     def _append(self, head: Head, draft: Draft, request: RequestRow | None = None) -> None:
         expected = head.state.sequence
         enters = head.session if draft.state.start_time and not head.state.start_time else 0
-        records = self._encode(draft)
+        records, projection = self._encode(draft), self._project(draft.state)
         self._take(head, draft)
-        projection = self._project(head.state)
 
         def grow(unit: Unit) -> None:
             unit.records.extend(records)
@@ -157,7 +172,25 @@ class Journal:
             return
         unit = Unit(head.key, expected, request=request)
         grow(unit)
-        head.unit, head.ticket = unit, self._log.submit(unit)
+        head.ticket = self._log.submit(unit)
+        head.unit = unit if request is None else None  # a replay takes nothing down but its own events
+
+    def _remember(self, head: Head, request: RequestRow) -> Recorded:
+        """A call that changes nothing. It stands behind all that was recorded before."""
+        unit = Unit(head.key, head.state.sequence, request=request)
+        head.unit = None
+        return Recorded(head.state, self._log.submit(unit), request_only=True)
+
+    async def durable(self, head: Head, recorded: Recorded) -> None:
+        """Returns once it is; raises what refused it. A head that counts refused events is dropped."""
+        if recorded.ticket is None:
+            return
+        try:
+            await recorded.ticket.wait()
+        except Exception as refusal:
+            if not recorded.request_only or isinstance(refusal, Conflict):
+                self.drop(head)
+            raise
 
     def _encode(self, draft: Draft) -> list[Record]:
         encode = self._codec.encode
@@ -192,25 +225,7 @@ class Journal:
             del self._heads[head.key]
 
     def drop(self, head: Head) -> None:
-        """Forgets a head whose unit was not applied: the next `open` folds again from the store."""
+        """Forgets a head that is not as the log is: the next `open` folds again from the store."""
+        head.lost = True
         if self._heads.get(head.key) is head:
             del self._heads[head.key]
-
-    def peek(self, key: ThreadKey) -> State | None:
-        """The newest state of a thread that is open, durable or not."""
-        head = self._heads.get(key)
-        return None if head is None else head.state
-
-
-async def durable(journal: Journal, head: Head) -> None:
-    """As `Head.durable`; a head whose unit was refused is dropped.
-
-    A call that was made before has changed nothing: what it did then is in the head already.
-    """
-    try:
-        await head.durable()
-    except (asyncio.CancelledError, Replayed):
-        raise
-    except BaseException:
-        journal.drop(head)
-        raise

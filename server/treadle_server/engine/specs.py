@@ -35,7 +35,11 @@ class CachedSpecs:
         data = await self._threads.spec(row.key.tenant, row.spec_digest)
         if data is None:
             raise Refused(Reason.RECORD_CORRUPT, f"the spec of threads/{row.id} is missing")
-        spec = self._cache[place] = self._codec.decode_spec(data)
+        try:
+            spec = self._cache[place] = self._codec.decode_spec(data)
+        except Exception as error:  # one thread's loss must not be the server's
+            text = f"the spec of threads/{row.id} was written by a newer release"
+            raise Refused(Reason.RECORD_CORRUPT, text) from error
         if len(self._cache) > CACHE_MAX:
             self._cache.popitem(last=False)
         return spec

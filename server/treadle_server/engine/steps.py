@@ -2,7 +2,7 @@
 
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -12,11 +12,10 @@ from treadle_server.core.commands import CallModel, CallTool
 from treadle_server.core.ids import idempotency_key
 from treadle_server.core.kinds import CallStatus, DeltaKind
 from treadle_server.core.spec import Spec
-from treadle_server.core.values import ProposedCall
+from treadle_server.core.values import ProposedCall, ProviderContent
 from treadle_server.engine.journal import Head
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.feed import Feed
-from treadle_server.ports.log import ThreadKey
 from treadle_server.ports.model import ModelError, ModelReply, ModelRequest, Models
 from treadle_server.ports.schemas import Schemas
 from treadle_server.ports.tools import Toolbox, ToolCall, ToolError, ToolResult
@@ -25,6 +24,9 @@ _LOG = structlog.get_logger(__name__)
 _CODE_INTERNAL = 13
 TEXT_BYTES_MAX = 128 * 1024
 ARGUMENTS_BYTES_MAX = 64 * 1024
+ERROR_CHARACTERS_MAX = 2000
+NAME_BYTES_MAX = 256
+"""Of a tool as the model calls it; one that there is has a shorter name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +42,26 @@ class Steps:
     async def call_model(self, head: Head, command: CallModel) -> o.ModelReplied | o.ModelFailed:
         """Asks the model for a turn once its intent is durable. Raises only what the store raises."""
         await head.durable()
-        spec, key = head.state.spec, head.key
+        spec = head.state.spec
         if failpoints.ACTIVE:
             failpoints.hit("model.before", head.state.iteration)
         try:
             model, name = self.models.find(spec.model)
             request = _model_request(head, name, command)
-            reply = await model.reply(request, lambda kind, text: self._delta(key, command, kind, text))
+            reply = await model.reply(request, lambda kind, text: self._delta(head, command, kind, text))
+            return self._replied(spec, command, reply)
         except ModelError as error:
             return self._failed(command, error)
         except Exception as error:
             text = f"the model adapter failed: {type(error).__name__}"
             return self._failed(command, ModelError(_CODE_INTERNAL, text, retryable=False), error)
-        return self._replied(spec, command, reply)
 
-    def _delta(self, key: ThreadKey, command: CallModel, kind: DeltaKind, text: str) -> None:
-        self.feed.delta(key, command.call_id, command.attempt, kind, text)
+    def _delta(self, head: Head, command: CallModel, kind: DeltaKind, text: str) -> None:
+        """Shows a piece, unless the call was given up: an adapter may be slow to notice."""
+        call = head.state.model_call
+        place = (command.call_id, command.attempt)
+        if call is not None and call.in_flight and (call.call_id, call.attempt) == place:
+            self.feed.delta(head.key, command.call_id, command.attempt, kind, storable(text))
 
     def _failed(self, command: CallModel, error: ModelError, cause: Exception | None = None) -> o.ModelFailed:
         if cause is not None:
@@ -65,7 +71,7 @@ class Steps:
             command.call_id,
             command.attempt,
             error.code,
-            error.message[:2000],
+            storable(error.message[:ERROR_CHARACTERS_MAX]),
             error.retryable,
             error.retry_after_micros,
             random.random(),
@@ -86,24 +92,25 @@ class Steps:
             calls=calls,
             usage=reply.usage,
             cost=reply.cost,
-            provider_content=reply.provider_content,
-            refusal=reply.refusal,
+            provider_content=_storable_content(reply.provider_content),
+            refusal=bounded(reply.refusal, TEXT_BYTES_MAX)[0],
             truncated=reply.truncated or cut,
             problem=problem,
         )
 
     def _checked(self, spec: Spec, call: ProposedCall) -> ProposedCall:
         """The call with what keeps it from running."""
-        tool = spec.tool_by_name.get(call.name)
+        tool, name = spec.tool_by_name.get(call.name), bounded(call.name, NAME_BYTES_MAX)[0]
         arguments, cut = bounded(call.arguments_json, ARGUMENTS_BYTES_MAX)
         problem = call.problem
         if cut:
             problem = f"arguments of more than {ARGUMENTS_BYTES_MAX} bytes"
         elif not problem and tool is None:
-            problem = f"there is no tool {call.name!r}; there are: {', '.join(spec.tool_by_name) or 'none'}"
+            problem = f"there is no tool {name!r}; there are: {', '.join(spec.tool_by_name) or 'none'}"
         elif not problem and tool is not None:
             problem = self.toolbox.problem(tool, arguments) or ""
-        return ProposedCall(call.name, arguments, problem, call.provider_call_id)
+        problem = storable(problem[:ERROR_CHARACTERS_MAX])
+        return ProposedCall(name, arguments, problem, storable(call.provider_call_id))
 
     async def call_tool(self, head: Head, command: CallTool) -> o.ToolReturned | o.ToolFailed:
         """Runs a tool; the caller saw to it that the intent is durable where that is promised."""
@@ -122,15 +129,15 @@ class Steps:
             failpoints.hit("tool.before", head.state.iteration)
         try:
             result = await self.toolbox.call(tool, call)
+            if failpoints.ACTIVE:
+                failpoints.hit("tool.after", head.state.iteration)
+            return self._tool_returned(head.state.spec, command, result, started)
         except ToolError as error:
             return self._tool_failed(command, error, started)
         except Exception as error:
             log_unexpected(error, call_id=command.call_id)
             text = f"the tool failed: {type(error).__name__}"
             return self._tool_failed(command, ToolError(text, retryable=False), started)
-        if failpoints.ACTIVE:
-            failpoints.hit("tool.after", head.state.iteration)
-        return self._tool_returned(head.state.spec, command, result, started)
 
     def _tool_returned(
         self, spec: Spec, command: CallTool, result: ToolResult, started: float
@@ -152,7 +159,7 @@ class Steps:
             command.call_id,
             command.attempt,
             CallStatus.FAILED,
-            error.message[:2000],
+            storable(error.message[:ERROR_CHARACTERS_MAX]),
             error.retryable,
             _since(started),
             random.random(),
@@ -180,6 +187,17 @@ def bounded(text: str, bytes_max: int) -> tuple[str, bool]:
         return data.decode(), False
     mark = f"\n[cut: {len(data)} bytes]"
     return data[: bytes_max - len(mark)].decode("utf-8", "ignore") + mark, True
+
+
+def storable(text: str) -> str:
+    """The text as UTF-8 can hold it: a lone surrogate becomes a question mark."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _storable_content(content: ProviderContent | None) -> ProviderContent | None:
+    if content is None or content.content_json.isascii():
+        return content
+    return replace(content, content_json=storable(content.content_json))
 
 
 def _since(started: float) -> int:

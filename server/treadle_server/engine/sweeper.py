@@ -5,14 +5,13 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from treadle_server.engine.embedded import EmbeddedEngine
+from treadle_server.engine.embedded import AHEAD_MICROS, EmbeddedEngine
 from treadle_server.ports.catalogue import Housekeeping, Threads
 from treadle_server.ports.clock import Clock
 
 _LOG = structlog.get_logger(__name__)
 LOOK_SECONDS = 30.0
-AHEAD_MICROS = 60 * 1_000_000
-"""Timers are read this far ahead, so one missed look loses none."""
+"""Half of what timers are read ahead, so one missed look loses none."""
 _PAGE = 1000
 _ROUNDS_MAX = 100
 

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Sequence
 
 from treadle_server.core.errors import Reason, Refused, not_found
+from treadle_server.core.events import MessageCompleted, ThoughtRecorded
 from treadle_server.core.kinds import DeltaKind
-from treadle_server.feed.tail import Message, Subscriber, Tail
+from treadle_server.feed.tail import BYTES_MAX, EVENTS_MAX, Entry, Message, Subscriber, Tail
 from treadle_server.ports.codec import Codec
 from treadle_server.ports.feed import Item, Watch
-from treadle_server.ports.log import Log, ThreadKey, Unit
+from treadle_server.ports.log import Log, Record, StoredRecord, ThreadKey, Unit
 
 BATCH_EVENTS_MAX = 64
 BATCH_BYTES_MAX = 32 * 1024
@@ -19,47 +20,53 @@ DELTA_SECONDS = 0.02
 class HotFeed:
     """The feed of one server process. Committed units reach it before their writers are answered."""
 
-    def __init__(self, log: Log, codec: Codec, *, heartbeat_seconds: float = 15.0) -> None:
+    def __init__(
+        self,
+        log: Log,
+        codec: Codec,
+        *,
+        heartbeat_seconds: float = 15.0,
+        tail_events_max: int = EVENTS_MAX,
+        tail_bytes_max: int = BYTES_MAX,
+    ) -> None:
         self._log = log
         self.codec = codec
-        self.heartbeat_seconds = heartbeat_seconds
+        self._idle_seconds = heartbeat_seconds * 0.75
+        self._tail_events_max = tail_events_max
+        self._tail_bytes_max = tail_bytes_max
         self._tails: dict[ThreadKey, Tail] = {}
         self._messages: dict[ThreadKey, Message] = {}
-        """What models are saying at the moment: one at most per running thread."""
+        """Messages that are being made, watched or not: who comes late gets the text so far."""
         self._ticker: asyncio.Task[None] | None = None
         self._draining = False
         self.ended_kind = codec.kind("thread_ended")
-        self.completed_kind = codec.kind("message_completed")
-        self._failed_kind = codec.kind("model_call_failed")
+        self._completed_kind = codec.kind("message_completed")
+        self.message_kinds = {codec.kind("thought_recorded"), self._completed_kind}
+        self._other_ends = {codec.kind(name) for name in ("model_call_started", "model_call_failed")}
+        self._other_ends.add(self.ended_kind)
         log.subscribe(self._committed)
 
     # Writing side
 
     def _committed(self, units: Sequence[Unit]) -> None:
         for unit in units:
-            if not unit.records:
-                continue
-            tail = self._tails.get(unit.key)
-            first = unit.expected + 1
-            if tail is not None:
-                tail.append(first, [(record.kind, record.body) for record in unit.records])
-            if unit.key in self._messages:
-                self._close_message(unit, first, tail)
-            if tail is not None:
+            tail, message = self._tails.get(unit.key), self._messages.get(unit.key)
+            if message is not None:
+                self._close_message(message, tail, unit)
+            if tail is not None and unit.records:
+                tail.append(unit.expected + 1, [(record.kind, record.body) for record in unit.records])
                 tail.wake()
 
-    def _close_message(self, unit: Unit, first: int, tail: Tail | None) -> None:
-        """A message ends with the event that completes it, or that says that its call failed."""
-        for sequence, record in enumerate(unit.records, start=first):
-            if record.kind == self.completed_kind and tail is not None:
-                tail.close_message(sequence)
-            elif record.kind == self._failed_kind and tail is not None:
-                tail.close_message(None)
-            if record.kind in (self.completed_kind, self._failed_kind, self.ended_kind):
-                self._messages.pop(unit.key, None)
+    def _close_message(self, message: Message, tail: Tail | None, unit: Unit) -> None:
+        """Ends the message with the event that completes it, or that shows that it was given up."""
+        for sequence, record in enumerate(unit.records, start=unit.expected + 1):
+            if tail is not None and record.kind in self.message_kinds:
+                tail.complete(sequence, message)
+            if record.kind == self._completed_kind or record.kind in self._other_ends:
+                del self._messages[unit.key]
+                return
 
     def delta(self, key: ThreadKey, call_id: str, attempt: int, kind: DeltaKind, text: str) -> None:
-        """Kept also while nobody watches: who comes later gets the text so far."""
         if not text:
             return
         message = self._messages.get(key)
@@ -67,10 +74,7 @@ class HotFeed:
             message = self._messages[key] = Message(call_id, attempt)
         message.add(kind, text)
         tail = self._tails.get(key)
-        if tail is None:
-            return
-        tail.message = message
-        if tail.delta_timer is None:
+        if tail is not None and tail.delta_timer is None:
             loop = asyncio.get_running_loop()
             tail.delta_timer = loop.call_later(DELTA_SECONDS, _show, tail)
 
@@ -80,22 +84,31 @@ class HotFeed:
         self._start_ticker()
         tail = self._tails.get(watch.key)
         if tail is None:
-            tail = self._tails[watch.key] = Tail(base=0 if watch.fresh else None)
-            tail.message = self._messages.get(watch.key)
+            base = 0 if watch.fresh else None
+            tail = self._tails[watch.key] = Tail(base, self._tail_events_max, self._tail_bytes_max)
         return Follower(self, watch, tail)
 
-    async def next_entries(self, key: ThreadKey, tail: Tail, cursor: int) -> list[tuple[int, bytes]]:
+    async def next_entries(self, key: ThreadKey, tail: Tail, cursor: int) -> list[Entry]:
         """The entries after a cursor, at most a batch; empty at the head."""
-        if tail.holds(cursor):
-            return _batch(tail.after(cursor, BATCH_EVENTS_MAX))
-        stored = await self._log.read(key, cursor, BATCH_EVENTS_MAX)
-        if stored:
-            return _batch([(row.record.kind, row.record.body) for row in stored])
-        if tail.holds(cursor):
-            return _batch(tail.after(cursor, BATCH_EVENTS_MAX))
-        if await self._log.last_sequence(key) > cursor and not tail.holds(cursor):
-            raise not_found("Thread", "the thread")
-        return []
+        while not tail.holds(cursor):
+            stored = await self._log.read(key, cursor, BATCH_EVENTS_MAX)
+            if stored:
+                return _batch([(row.record.kind, row.record.body) for row in stored])
+            last = await self._log.last_sequence(key)
+            if last <= cursor and tail.base is None:
+                tail.begin(cursor)
+            elif last <= cursor or not await self._log.read(key, cursor, 1):  # else committed just now
+                raise not_found("Thread", "the thread")
+        return _batch(tail.after(cursor, BATCH_EVENTS_MAX))
+
+    def open_message(self, key: ThreadKey) -> Message | None:
+        """The message that is being made."""
+        return self._messages.get(key)
+
+    def completes(self, body: bytes, kind: int, message: Message) -> bool:
+        """The event completes the message, which a reader of the store may see before the feed is told."""
+        payload = self.codec.decode(StoredRecord(0, Record(kind, body))).payload
+        return isinstance(payload, ThoughtRecorded | MessageCompleted) and payload.call_id == message.call_id
 
     def leave(self, key: ThreadKey, tail: Tail) -> None:
         if not tail.subscribers and self._tails.get(key) is tail:
@@ -110,15 +123,19 @@ class HotFeed:
             self._ticker = asyncio.get_running_loop().create_task(self._tick())
 
     async def _tick(self) -> None:
-        """Wakes subscribers that have had nothing for a heartbeat's time: one timer for all."""
-        loop = asyncio.get_running_loop()
+        """Wakes subscribers that were idle for too long, so that none waits a heartbeat's time: one timer
+        for all.
+        """
         while True:
-            await asyncio.sleep(self.heartbeat_seconds / 4)
-            stale = loop.time() - self.heartbeat_seconds
-            for tail in list(self._tails.values()):
+            await asyncio.sleep(self._idle_seconds / 3)
+            for tail in self._tails.values():
                 for subscriber in tail.subscribers:
-                    if subscriber.sent_at <= stale:
+                    if self.idle(subscriber):
                         subscriber.wake()
+
+    def idle(self, subscriber: Subscriber) -> bool:
+        """It needs a sign of life."""
+        return asyncio.get_running_loop().time() - subscriber.sent_at >= self._idle_seconds
 
     def refuse_draining(self) -> None:
         if self._draining:
@@ -155,13 +172,13 @@ class Follower:
         return self
 
     async def __anext__(self) -> list[Item]:
+        feed, key, subscriber = self._feed, self._watch.key, self._subscriber
         while not self._ended:
-            self._feed.refuse_draining()
-            subscriber = self._subscriber
-            entries = await self._feed.next_entries(self._watch.key, self._tail, subscriber.cursor)
+            entries = await feed.next_entries(key, self._tail, subscriber.cursor)
+            feed.refuse_draining()
             items = self._deliver(entries)
-            if not items and not entries:
-                items = self._heartbeat()
+            if not entries and not items and feed.idle(subscriber):
+                items.append(Item(0, feed.codec.heartbeat(subscriber.cursor)))
             if items:
                 subscriber.sent_at = self._loop.time()
                 return items
@@ -175,24 +192,27 @@ class Follower:
         self._tail.subscribers.discard(self._subscriber)
         self._feed.leave(self._watch.key, self._tail)
 
-    def _deliver(self, entries: list[tuple[int, bytes]]) -> list[Item]:
+    def _deliver(self, entries: list[Entry]) -> list[Item]:
         watch, subscriber, items = self._watch, self._subscriber, []
         for kind, body in entries:
             subscriber.cursor += 1
-            if watch.deltas and kind == self._feed.completed_kind:
-                items.extend(self._rest_of_message())
+            if watch.deltas and kind in self._feed.message_kinds:
+                items.extend(self._rest_of_message(kind, body))
             if not watch.kinds or kind in watch.kinds:
                 items.append(Item(subscriber.cursor, body))
             self._ended = kind == self._feed.ended_kind
         if not entries and watch.deltas:
-            items.extend(self._new_deltas(self._tail.message))
+            items.extend(self._new_deltas(self._feed.open_message(watch.key)))
         return items
 
-    def _rest_of_message(self) -> list[Item]:
-        """What the subscriber lacks of the message that the event at its cursor completes."""
-        items = self._new_deltas(self._tail.completed.get(self._subscriber.cursor))
-        self._subscriber.message = None
-        return items
+    def _rest_of_message(self, kind: int, body: bytes) -> list[Item]:
+        """What the subscriber lacks of the message that the event at its cursor is about."""
+        message = self._tail.completed.get(self._subscriber.cursor)
+        if message is None:
+            message = self._feed.open_message(self._watch.key)
+            if message is not None and not self._feed.completes(body, kind, message):
+                message = None
+        return self._new_deltas(message)
 
     def _new_deltas(self, message: Message | None) -> list[Item]:
         if message is None:
@@ -212,15 +232,9 @@ class Follower:
         subscriber.text_offset, subscriber.thought_offset = len(message.text), len(message.thought)
         return items
 
-    def _heartbeat(self) -> list[Item]:
-        if self._loop.time() - self._subscriber.sent_at < self._feed.heartbeat_seconds:
-            return []
-        return [Item(0, self._feed.codec.heartbeat(self._subscriber.cursor))]
-
     async def _wait(self) -> None:
-        tail, subscriber = self._tail, self._subscriber
-        if tail.holds(subscriber.cursor) and tail.after(subscriber.cursor, 1):
-            return
+        """Until somebody wakes the subscriber. Nothing can have happened since `next_entries` looked."""
+        subscriber = self._subscriber
         subscriber.waiter = self._loop.create_future()
         try:
             await subscriber.waiter
@@ -233,7 +247,7 @@ def _show(tail: Tail) -> None:
     tail.wake()
 
 
-def _batch(entries: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+def _batch(entries: list[Entry]) -> list[Entry]:
     """As many as fit into one message; at least one."""
     total = 0
     for index, (_, body) in enumerate(entries[:BATCH_EVENTS_MAX]):

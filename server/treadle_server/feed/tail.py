@@ -1,4 +1,4 @@
-"""The newest committed events of a thread that somebody watches, and the message that is being made."""
+"""The newest committed events of a thread that somebody watches, and messages that are being made."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -7,10 +7,14 @@ from treadle_server.core.kinds import DeltaKind
 
 EVENTS_MAX = 512
 BYTES_MAX = 512 * 1024
-MESSAGES_MAX = 8
-"""How many completed messages are kept for subscribers that still want the rest of their pieces."""
+MESSAGES_MAX = 16
+"""How many events keep their messages for subscribers that still want the rest of the pieces."""
 MESSAGE_CHARACTERS_MAX = 128 * 1024
 """Longer ones are shown whole only by the event that completes them."""
+
+
+Entry = tuple[int, bytes]
+"""Kind and body of an event."""
 
 
 @dataclass(slots=True)
@@ -51,25 +55,29 @@ class Tail:
     """Committed events after `base`, without holes; older ones are only in the store."""
 
     base: int | None = None
-    """None until something was committed while this tail existed."""
-    entries: list[tuple[int, bytes]] = field(default_factory=list)
-    """Kind and body."""
+    """None until something was committed while this tail existed, or a reader found the log's end."""
+    events_max: int = EVENTS_MAX
+    bytes_max: int = BYTES_MAX
+    entries: list[Entry] = field(default_factory=list)
     byte_count: int = 0
-    message: Message | None = None
-    """The message that is being made."""
     completed: dict[int, Message] = field(default_factory=dict)
-    """Messages that had pieces, by the sequence of the event that completed them."""
+    """Messages that had pieces, by the sequences of the events that hold them whole."""
     subscribers: set[Subscriber] = field(default_factory=set)
     delta_timer: asyncio.TimerHandle | None = None
 
-    def append(self, first: int, entries: list[tuple[int, bytes]]) -> None:
+    def begin(self, cursor: int) -> None:
+        """Nothing is in the store after `cursor`: what comes now comes here."""
+        if self.base is None:
+            self.base = cursor
+
+    def append(self, first: int, entries: list[Entry]) -> None:
         if self.base is None or first != self.base + len(self.entries) + 1:
             self.base = first - 1
             self.entries.clear()
             self.byte_count = 0
         self.entries.extend(entries)
         self.byte_count += sum(len(body) for _, body in entries)
-        if len(self.entries) > EVENTS_MAX or self.byte_count > BYTES_MAX:
+        if len(self.entries) > self.events_max or self.byte_count > self.bytes_max:
             self._trim()
 
     def _trim(self) -> None:
@@ -77,26 +85,24 @@ class Tail:
         assert self.base is not None
         drop = 0
         while drop < len(self.entries) - 1 and (
-            len(self.entries) - drop > EVENTS_MAX // 2 or self.byte_count > BYTES_MAX // 2
+            len(self.entries) - drop > self.events_max // 2 or self.byte_count > self.bytes_max // 2
         ):
             self.byte_count -= len(self.entries[drop][1])
             drop += 1
         del self.entries[:drop]
         self.base += drop
 
-    def close_message(self, sequence: int | None) -> None:
-        """The message being made is complete with this event, or was given up (None)."""
-        if self.message is not None and sequence is not None:
-            self.completed[sequence] = self.message
-            while len(self.completed) > MESSAGES_MAX:
-                del self.completed[next(iter(self.completed))]
-        self.message = None
+    def complete(self, sequence: int, message: Message) -> None:
+        """The event with this sequence holds the message, or its thought, whole."""
+        self.completed[sequence] = message
+        if len(self.completed) > MESSAGES_MAX:
+            del self.completed[next(iter(self.completed))]
 
     def holds(self, cursor: int) -> bool:
-        """The event after `cursor` is here, or has not been committed since this tail began."""
+        """The event after `cursor` is here, or is still to come."""
         return self.base is not None and cursor >= self.base
 
-    def after(self, cursor: int, most: int) -> list[tuple[int, bytes]]:
+    def after(self, cursor: int, most: int) -> list[Entry]:
         """At most so many entries after a cursor that `holds` accepts."""
         assert self.base is not None
         skip = cursor - self.base

@@ -114,6 +114,8 @@ class _Parser:
         if operator not in field.operators:
             allowed = " ".join(sorted(field.operators))
             self._fail(f"{name.text} can be compared by {allowed} only")
+        if field.is_map and not key and operator is not Operator.HAS:
+            self._fail(f"{name.text} is compared by key, {name.text}.{{key}}")
         self._advance()
         value = self._value(field, operator, key)
         if field.is_map and not key:

@@ -164,7 +164,7 @@ class Visit:
 
     async def fail(self, error: Exception) -> None:
         """Ends the call with the error's status. Returns only if the caller is gone."""
-        if isinstance(error, grpc.aio.BaseError):
+        if isinstance(error, grpc.aio.InternalError | grpc.aio.AbortError):
             return  # the call has ended already
         refused = errors.refusal_of(error)
         if refused is None:

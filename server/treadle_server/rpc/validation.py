@@ -150,11 +150,11 @@ def _check_of(descriptor: Descriptor, field: FieldDescriptor) -> _Check:
     rule = limits.RULES.get(descriptor.full_name, {}).get(field.name) or limits.COMMON.get(field.name)
     reference = _reference(descriptor, field)
     checks: list[_Check] = []
-    if field.enum_type is not None:
-        checks.append(_known_number(field))
     if rule is None and reference is None:
         rule = _default(field)
-    if rule is not None:
+    if field.enum_type is not None:
+        checks.append(_known_number(field, rule))
+    elif rule is not None:
         checks.append(_by(rule, field.name))
     if reference is not None:
         checks.append(_by_reference(field, reference))
@@ -229,14 +229,16 @@ def _all(checks: tuple[_Check, ...]) -> _Check:
     return check
 
 
-def _known_number(field: FieldDescriptor) -> _Check:
+def _known_number(field: FieldDescriptor, rule: Rule | None) -> _Check:
     assert field.enum_type is not None
     numbers = frozenset(field.enum_type.values_by_number)
     name = field.name
 
-    def check(_message: Message, value: Any, path: str, faults: Faults) -> None:
+    def check(message: Message, value: Any, path: str, faults: Faults) -> None:
         if value not in numbers:
             faults.invalid(path + name, "is a value that this server does not know")
+        elif rule is not None:
+            rule.check(message, name, path + name, faults)
 
     return check
 

@@ -242,7 +242,8 @@ class Agents:
         except Replayed:
             await self._end_threads(tenant, asked, agent_id)
             raise
-        await self._end_threads(tenant, asked, agent_id)
+        if agent.definition.disabled or agent.delete_time_micros is not None:
+            await self._end_threads(tenant, asked, agent_id)
         return agent
 
     async def _end_threads(self, tenant: int, asked: Asked, agent_id: str) -> None:

@@ -54,7 +54,8 @@ class Access:
                 retry=Retry(call_seconds_max=PATIENCE_SECONDS),
             )
         except ValueError as error:
-            raise typer.BadParameter(f"{error}".replace("insecure=True", "--insecure")) from None
+            told = str(error).replace("give credentials, or insecure=True", "give --tls, or --insecure")
+            raise typer.BadParameter(told) from None
 
 
 def access(context: typer.Context) -> Access:

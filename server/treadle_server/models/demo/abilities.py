@@ -33,13 +33,18 @@ class Skill:
 
 
 _SLOTS: dict[Ability, dict[str, str]] = {
-    Ability.CALCULATE: {"expression": r"expr\w*|formula|calculation|arithmetic|math\w*|equation|sum|input|term"},
+    Ability.CALCULATE: {
+        "expression": r"expr\w*|formula|calculation|arithmetic|math\w*|equation|sum|input|term"
+    },
     Ability.CLOCK: {"zone": r"zone|time ?zone|tz|iana|location|region|city|place|where"},
     Ability.QUERY: {
         "query": r"query|jmespath|path|expr\w*|selector|filter|search",
         "document": r"documents?|json|data|text|input|source|content|body|payload|object",
     },
-    Ability.STORE: {"key": r"key|name|label|title|id|slot|topic|under|handle", "text": r"text|value|content|note|body|data|what|fact|message"},
+    Ability.STORE: {
+        "key": r"key|name|label|title|id|slot|topic|under|handle",
+        "text": r"text|value|content|note|body|data|what|fact|message",
+    },
     Ability.FETCH: {"key": r"key|name|label|title|id|slot|topic|note|which|handle"},
 }
 _WORDS: dict[Ability, tuple[tuple[str, int], ...]] = {
@@ -61,22 +66,40 @@ _WORDS: dict[Ability, tuple[tuple[str, int], ...]] = {
         (r"documents?|data|path", 1),
     ),
     Ability.STORE: (
-        (r"stor(?:es?|ing)|sav(?:es?|ing)|remembers?|keeps?|writes?|records?|puts?|persists?|memori[sz]es?|replaces?", 4),
+        (
+            (
+                r"stor(?:es?|ing)|sav(?:es?|ing)|remembers?|keeps?|writes?|records?|puts?|persists?|"
+                r"memori[sz]es?|replaces?"
+            ),
+            4,
+        ),
         (r"key|notes?|memory|later", 2),
         (r"texts?|values?", 1),
     ),
     Ability.FETCH: (
-        (r"fetch\w*|recalls?|retriev\w*|reads?|looks? up|gets?|loads?|returns?|gives? back|answers?|lists?|finds?|brings?", 3),
+        (
+            (
+                r"fetch\w*|recalls?|retriev\w*|reads?|looks? up|gets?|loads?|returns?|gives? back|"
+                r"answers?|lists?|finds?|brings?"
+            ),
+            3,
+        ),
         (r"remembered|stored|saved|notes?|memory|kept|earlier|recorded|remember", 2),
         (r"key", 1),
         (r"texts?|values?", 1),
     ),
 }
 _REQUIRED_WORD = {
-    Ability.CALCULATE: r"arithmetic|calculat\w*|mathematic\w*|maths?|expressions?|formulas?|equations?|numeric\w*",
+    Ability.CALCULATE: (
+        r"arithmetic|calculat\w*|mathematic\w*|maths?|expressions?|formulas?|equations?|"
+        r"numeric\w*"
+    ),
     Ability.CLOCK: r"time|clock|date|hour|timezone|iana|zone|tz",
     Ability.QUERY: r"json|jmespath|documents?|data|structured",
-    Ability.STORE: r"stor\w*|sav\w*|remember\w*|keep\w*|writ\w*|record\w*|put\w*|persist\w*|memor\w*|notes?|key",
+    Ability.STORE: (
+        r"stor\w*|sav\w*|remember\w*|keep\w*|writ\w*|record\w*|put\w*|persist\w*|memor\w*|"
+        r"notes?|key"
+    ),
     Ability.FETCH: r"remember\w*|stor\w*|saved?|notes?|memor\w*|kept|key|record\w*|recall\w*",
 }
 _ENOUGH = 5
@@ -87,12 +110,18 @@ def skills_of(tools: tuple[ToolSpec, ...]) -> Mapping[Ability, tuple[Skill, ...]
     """The tools for each ability, the most fitting first. A tool serves one ability."""
     ranked: dict[Ability, list[tuple[int, Skill]]] = {}
     for tool in tools:
-        fits = [(score, ability, skill) for ability in Ability for score, skill in [_fit(tool, ability)] if skill is not None]
+        fits = [
+            (score, ability, skill)
+            for ability in Ability
+            for score, skill in [_fit(tool, ability)]
+            if skill is not None
+        ]
         if fits:
             score, ability, skill = max(fits, key=lambda fit: fit[0])
             ranked.setdefault(ability, []).append((score, skill))
     return {
-        ability: tuple(skill for _, skill in sorted(found, key=lambda pair: -pair[0])) for ability, found in ranked.items()
+        ability: tuple(skill for _, skill in sorted(found, key=lambda pair: -pair[0]))
+        for ability, found in ranked.items()
     }
 
 
@@ -130,7 +159,11 @@ def _fit(tool: ToolSpec, ability: Ability) -> tuple[int, Skill | None]:
     if chosen is None:
         return 0, None
     said = _words(tool.description)
-    evidence = said + " " + " ".join(_words(f"{name} {value.get('description', '')}") for name, value in texts.items())
+    evidence = (
+        said
+        + " "
+        + " ".join(_words(f"{name} {value.get('description', '')}") for name, value in texts.items())
+    )
     if not re.search(rf"\b(?:{_REQUIRED_WORD[ability]})\b", evidence):
         return 0, None
     score = sum(weight for pattern, weight in _WORDS[ability] if re.search(rf"\b(?:{pattern})\b", said))
@@ -148,14 +181,20 @@ def _takes_text(value: Mapping[str, Any]) -> bool:
     return kinds == "string" or (isinstance(kinds, list) and "string" in kinds)
 
 
-def _assigned(texts: Mapping[str, Mapping[str, Any]], required: Sequence[str], slots: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
+def _assigned(
+    texts: Mapping[str, Mapping[str, Any]], required: Sequence[str], slots: Mapping[str, str]
+) -> tuple[tuple[str, str], ...] | None:
     """One parameter for each slot; None when the tool needs more or takes less."""
     if len(texts) < len(slots) or len(required) > len(slots):
         return None
     free = list(texts)
     chosen: dict[str, str] = {}
     scored = sorted(
-        ((_likeness(name, texts[name], pattern, name in required), slot, name) for slot, pattern in slots.items() for name in free),
+        (
+            (_likeness(name, texts[name], pattern, name in required), slot, name)
+            for slot, pattern in slots.items()
+            for name in free
+        ),
         key=lambda item: -item[0],
     )
     for _, slot, name in scored:

@@ -3,13 +3,18 @@
 import re
 
 _VERBS = (
-    r"what|what's|how|tell|give|calculate|compute|work out|remember|memori[sz]e|recall|store|save|note|record|add|subtract|multiply|divide|take|deduct|"
-    r"double|triple|quadruple|halve|square|cube|round|increase|decrease|reduce|raise|split|share|find|list|count|which|who|when|where|write|show|report|"
-    r"convert|check|let me|please|also|then|is|are|do you|don't forget|keep in mind|remind|look up|fetch|retrieve|sum|apply|my [a-z' ]+? is|the [a-z' ]+? is|"
-    r"book|send|draw|translate|play|query|get|use"
+    (r"what|what's|how|tell|give|calculate|compute|work out|remember|memori[sz]e|recall|"
+r"store|save|note|record|add|subtract|multiply|divide|take|deduct|")
+    (r"double|triple|quadruple|halve|square|cube|round|increase|decrease|reduce|raise|split|"
+r"share|find|list|count|which|who|when|where|write|show|report|")
+    (r"convert|check|let me|please|also|then|is|are|do you|don't forget|keep in mind|remind|"
+r"look up|fetch|retrieve|sum|apply|my [a-z' ]+? is|the [a-z' ]+? is|[a-z](?= ?=)|")
+    r"book|send|draw|translate|play|query|get|raise|lower"
 )
-_OPERATORS = r"plus|minus|times|multiplied by|divided by|multiply|squared|cubed|doubled|tripled|halved|increased by|decreased by|less|raised to"
-_THEN = r"(?:and\s+|but\s+)?(?:then|after that|afterwards|after which|finally|lastly|next|thereafter)\b,?\s*(?!what)"
+_OPERATORS = (r"plus|minus|times|multiplied by|divided by|multiply|squared|cubed|doubled|tripled|"
+r"halved|increased by|decreased by|less|raised to")
+_THEN = (r"(?:and\s+|but\s+)?(?:then|after that|afterwards|after which|finally|lastly|next|"
+r"thereafter)\b,?\s*(?!what)")
 _CUT = re.compile(
     rf"\s*[,;:]?\s+{_THEN}"
     rf"|\s*[,;]?\s+(?:and|but)\s+(?=(?:{_VERBS})\b)"
@@ -17,7 +22,9 @@ _CUT = re.compile(
     re.IGNORECASE,
 )
 _END = re.compile(r"(?<=[.?!])[\"'”’]?\s+(?=\S)|\n+|;\s+|(?<=[?!])(?=[A-Z])")
-_ABBREVIATION = re.compile(r"(?:\b(?:[ap]\.m|mr|mrs|ms|dr|st|vs|e\.g|i\.e|no|approx|etc|d\.c))\.$", re.IGNORECASE)
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:[ap]\.m|mr|mrs|ms|dr|st|vs|e\.g|i\.e|no|approx|etc|d\.c))\.$", re.IGNORECASE
+)
 
 
 def sentences_of(text: str) -> list[str]:
@@ -26,7 +33,9 @@ def sentences_of(text: str) -> list[str]:
     start = 0
     for match in _END.finditer(text):
         piece = text[start : match.start()].strip()
-        if _ABBREVIATION.search(piece) and not re.match(r"(?:What|How|When|Who|Which|Then|Remember)\b", text[match.end() :]):
+        if _ABBREVIATION.search(piece) and not re.match(
+            r"(?:What|How|When|Who|Which|Then|Remember)\b", text[match.end() :]
+        ):
             continue
         if piece:
             pieces.append(piece)
@@ -45,6 +54,14 @@ def clauses_of(sentence: str) -> list[tuple[int, int]]:
             start = match.end()
     bounds.append((start, len(sentence)))
     return [(begin, end) for begin, end in bounds if sentence[begin:end].strip(" .,?!;:")]
+
+
+_REQUEST = re.compile(rf"^\s*(?:and\s+|then\s+|finally\s+|also\s+|please\s+)*(?:{_VERBS})\b", re.IGNORECASE)
+
+
+def begins_request(clause: str) -> bool:
+    """Whether a clause opens like an order or a question of its own."""
+    return bool(_REQUEST.match(clause))
 
 
 def _quoted(sentence: str, at: int) -> bool:

@@ -106,12 +106,16 @@ def fields_of(document: str) -> tuple[Field, ...]:
     )
 
 
-def _visit(value: Any, parents: tuple[str, ...], found: dict[tuple[tuple[str, ...], str], list[Any]], depth: int) -> None:
+def _visit(
+    value: Any, parents: tuple[str, ...], found: dict[tuple[tuple[str, ...], str], list[Any]], depth: int
+) -> None:
     if depth > 32:
         return
     if isinstance(value, dict):
         for name, inner in value.items():
-            found.setdefault((parents, name), []).append(inner if not isinstance(inner, dict | list) else _Inner(inner))
+            found.setdefault((parents, name), []).append(
+                inner if not isinstance(inner, dict | list) else _Inner(inner)
+            )
             step = quoted(name) + ("[]" if isinstance(inner, list) else "")
             _visit(inner, (*parents, step), found, depth + 1)
     elif isinstance(value, list):
@@ -135,11 +139,15 @@ class _Inner:
 
 
 def is_list(field: Field) -> bool:
-    return bool(field.samples) and all(isinstance(sample, _Inner) and sample.is_list for sample in field.samples)
+    return bool(field.samples) and all(
+        isinstance(sample, _Inner) and sample.is_list for sample in field.samples
+    )
 
 
 def is_object(field: Field) -> bool:
-    return bool(field.samples) and all(isinstance(sample, _Inner) and not sample.is_list for sample in field.samples)
+    return bool(field.samples) and all(
+        isinstance(sample, _Inner) and not sample.is_list for sample in field.samples
+    )
 
 
 def top_is_list(document: str) -> bool:

@@ -11,8 +11,13 @@ from treadle_server.models.demo.places import places_in
 from treadle_server.models.demo.tasks import Agenda, Errand
 from treadle_server.models.demo.words import stem
 
-_COMMON = frozenset(
-    ["the", "a", "an", "of", "for", "to", "in", "on", "at", "by", "with", "and", "or", "is", "are", "be", "this", "that", "it", "its", "as", "from", "into", "given", "any", "some", "all", "one", "what", "which", "who", "how", "when", "where", "please", "can", "you", "me", "my", "i", "your", "our", "get", "give", "tell", "show", "use", "call", "tool", "return", "returns", "answer", "answers", "name", "text", "string", "value", "current", "result", "do", "does", "make", "let", "new", "about", "if", "not", "no", "has", "have", "will", "would", "need", "want", "help"]
+_COMMON = word_set(
+    """
+    the a an of for to in on at by with and or is are be this that it its as from into given any
+    some all one what which who how when where please can you me my i your our get give tell show
+    use call tool return returns answer answers name text string value current result do does make
+    let new about if not no has have will would need want help
+    """
 )
 
 
@@ -38,7 +43,11 @@ def read_errand(text: str, agenda: Agenda) -> bool:
 
 
 def _content(text: str) -> set[str]:
-    return {_root(word) for word in re.findall(r"[a-z]+", text.lower().replace("e-mail", "email")) if word not in _COMMON and len(word) > 2}
+    return {
+        _root(word)
+        for word in re.findall(r"[a-z]+", text.lower().replace("e-mail", "email"))
+        if word not in _COMMON and len(word) > 2
+    }
 
 
 def _root(word: str) -> str:
@@ -64,7 +73,14 @@ def _arguments(tool: ToolSpec, text: str) -> dict[str, Any] | None:
 def _argument(name: str, value: Mapping[str, Any], text: str, numbers: list[str]) -> Any:
     options = value.get("enum")
     if isinstance(options, list):
-        return next((option for option in options if re.search(rf"\b{re.escape(str(option))}\b", text, re.IGNORECASE)), None)
+        return next(
+            (
+                option
+                for option in options
+                if re.search(rf"\b{re.escape(str(option))}\b", text, re.IGNORECASE)
+            ),
+            None,
+        )
     kind = value.get("type", "string")
     if kind == "integer":
         whole = next((item for item in numbers if "." not in item), None)
@@ -81,7 +97,10 @@ def _text_argument(name: str, text: str) -> str | None:
         (r"date|day", r"(\d{4}-\d{2}-\d{2})"),
         (r"path|file", r"(?:^|\s)([\w./-]*[/.][\w./-]*\w)"),
         (r"subject|title|body|message|text|content|query|note|reason|phrase", r"[\"“']([^\"”']+)[\"”']"),
-        (r"body|message|text|content", r"\b(?:saying|that says|with the (?:text|message))\s*:?\s*(.+?)[.!?]?$"),
+        (
+            r"body|message|text|content",
+            r"\b(?:saying|that says|with the (?:text|message))\s*:?\s*(.+?)[.!?]?$",
+        ),
         (r"query|question|search|topic|term|^q$", r"\b(?:for|about|on)\s+(.+?)[.!?]?$"),
         (r"recipient|^to$|user|person|name|customer", r"\b(?:to|for|named|called)\s+([A-Z][\w-]+)"),
         (r"_?id$|number|order|code|sku", r"\b((?=[\w-]*\d)[\w-]+)\b"),
@@ -99,5 +118,7 @@ def _text_argument(name: str, text: str) -> str | None:
 
 def _object_of(text: str) -> str | None:
     """What stands in quotes or behind the last preposition."""
-    match = re.search(r"[\"“']([^\"”']+)[\"”']", text) or re.search(r"\b(?:for|of|in|about|with|to|on|named|called)\s+(?:the\s+|a\s+)?(.+?)[.!?]*$", text)
+    match = re.search(r"[\"“']([^\"”']+)[\"”']", text) or re.search(
+        r"\b(?:for|of|in|about|with|to|on|named|called)\s+(?:the\s+|a\s+)?(.+?)[.!?]*$", text
+    )
     return match.group(1) if match else None

@@ -8,13 +8,16 @@ from treadle_server.models.demo.tasks import Agenda
 from treadle_server.models.demo.words import Token, plain
 
 _NUM = r"\$?(\d+(?:\.\d+)?)"
-_SHAPES = r"rectang\w*|room|garden|field|square|lawn|floor|wall|plot|pool|yard|carpet|court|triangle|circle|park|table|box|cube|cuboid|tank"
+_SHAPES = (
+    r"rectang\w*|room|garden|field|square|lawn|floor|wall|plot|pool|yard|carpet|court|"
+    r"triangle|circle|park|table|box|cube|cuboid|tank"
+)
 
 
 def read_figure_story(sentences: Sequence[Sequence[Token]], agenda: Agenda) -> bool:
     """Adds the calculation of a figure or of interest; false for any other story and for numbers too many."""
     text = " ".join(plain(tokens) for tokens in sentences)
-    for reading in (_interest, _figure):
+    for reading in (_interest, _speed, _figure):
         formula = reading(text)
         if formula is not None:
             agenda.value(formula)
@@ -29,13 +32,32 @@ def _interest(text: str) -> Formula | None:
     if "interest" not in text or len(rates) != 1 or len(years) != 1 or len(others) != 1:
         return None
     principal, rate, time = number(others[0]), number(rates[0]), number(years[0])
-    only = re.search(r"\bhow much (?:simple |compound |total )?interest\b|\bthe (?:simple |compound |total )?interest (?:earned|paid|after|is|on)\b|\binterest (?:does|do|is|will)\b|\bfind the (?:simple |compound )?interest\b", text)
+    only = re.search(
+        (
+            r"\bhow much (?:simple |compound |total )?interest\b|\bthe (?:simple |compound |total "
+            r")?interest (?:earned|paid|after|is|on)\b|\binterest (?:does|do|is|will)\b|\bfind the "
+            r"(?:simple |compound )?interest\b"
+        ),
+        text,
+    )
     if re.search(r"\bcompound\w*\b", text):
         factor = operation("**", operation("+", number(1), operation("/", rate, number(100))), time)
         grown = operation("*", principal, factor)
         return operation("-", grown, principal) if only else grown
     earned = operation("/", operation("*", principal, rate, time), number(100))
     return earned if only else operation("+", principal, earned)
+
+
+def _speed(text: str) -> Formula | None:
+    """`360 km in 4 hours`, when the speed is asked for."""
+    if (
+        not re.search(r"\b(?:speed|how fast)\b", text.rpartition(".")[2] or text)
+        or len(re.findall(r"\d+(?:\.\d+)?", text)) != 2
+    ):
+        return None
+    distance = re.search(r"(\d+(?:\.\d+)?) (?:km|kilomet\w+|miles?|met(?:er|re)s?|m)\b", text)
+    time = re.search(r"(\d+(?:\.\d+)?) (?:hours?|h|minutes?|seconds?)\b", text)
+    return operation("/", number(distance.group(1)), number(time.group(1))) if distance and time else None
 
 
 def _figure(text: str) -> Formula | None:

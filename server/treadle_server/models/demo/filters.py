@@ -11,11 +11,31 @@ from treadle_server.models.demo.words import Token, plain, stem
 _OPERATORS = (
     (r"(?:not|n't) (?:more|greater|higher|bigger) than|at most|no more than|up to|maximum of|<=", "<="),
     (r"(?:not|n't) (?:less|fewer|lower|smaller) than|at least|no less than|minimum of|or more|>=", ">="),
-    (r"(?:more|greater|higher|bigger|larger|older|longer|heavier|taller|better) than|over|above|exceed\w*|beyond|after|>", ">"),
-    (r"(?:less|fewer|lower|smaller|younger|shorter|lighter|cheaper|worse) than|under|below|beneath|before|<", "<"),
+    (
+        (
+            r"(?:more|greater|higher|bigger|larger|older|longer|heavier|taller|better) than|over|"
+            r"above|exceed\w*|beyond|after|>"
+        ),
+        ">",
+    ),
+    (
+        (
+            r"(?:less|fewer|lower|smaller|younger|shorter|lighter|cheaper|worse) than|under|below|"
+            r"beneath|before|<"
+        ),
+        "<",
+    ),
     (r"exactly|equal to|equals|equal|of exactly|=", "=="),
 )
-_HINTS = {"older": "age", "younger": "age", "old": "age", "cheaper": "price", "heavier": "weight", "lighter": "weight", "taller": "height"}
+_HINTS = {
+    "older": "age",
+    "younger": "age",
+    "old": "age",
+    "cheaper": "price",
+    "heavier": "weight",
+    "lighter": "weight",
+    "taller": "height",
+}
 _NEGATIONS = frozenset({"not", "n't", "isn't", "aren't", "without", "non", "un", "no"})
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "price": ("cost", "expensive", "cheap", "cheapest", "priciest", "pricey", "costly", "unit"),
@@ -40,6 +60,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "completed": ("finished", "done", "complete"),
     "done": ("finished", "completed", "complete"),
     "active": ("enabled",),
+    "finished": ("done", "completed", "complete"),
+    "paid": ("settled",),
     "temp": ("temperature", "hot", "hottest", "cold", "coldest", "warmest"),
     "temperature": ("temp", "hot", "hottest", "coldest", "warmest"),
     "department": ("dept", "team"),
@@ -74,7 +96,9 @@ def within_row(field: Field) -> str:
 
 def mention(field: Field, stems: Sequence[str]) -> tuple[int, int]:
     """How strongly the words mention the field, and where; (0, -1) when they do not."""
-    names = name_stems(field.name or field.parents[-1].removesuffix("[]")) if field.name or field.parents else ()
+    names = (
+        name_stems(field.name or field.parents[-1].removesuffix("[]")) if field.name or field.parents else ()
+    )
     if not names:
         return 0, -1
     for at in range(len(stems) - len(names) + 1):
@@ -85,6 +109,8 @@ def mention(field: Field, stems: Sequence[str]) -> tuple[int, int]:
         if word == whole:
             return 10, at
     for name in reversed(names):
+        if name in ("in", "is", "has", "of", "at", "on", "to", "by", "the"):
+            continue
         alternatives = (name, *SYNONYMS.get(name, ()))
         for at, word in enumerate(stems):
             if word in alternatives:
@@ -105,21 +131,43 @@ def filters_in(tokens: Sequence[Token], fields: Sequence[Field]) -> list[Filter]
 def _comparisons(tokens: Sequence[Token], stems: list[str], fields: list[Field]) -> list[Filter]:
     found = []
     for at, token in enumerate(tokens):
-        if token.kind not in ("number", "percent"):
+        if token.kind != "number":
             continue
         operator, begins = _operator_before(tokens, at)
         field, said_at = _compared_field(stems, fields, at, begins, bool(operator))
+        if field is None:
+            field, said_at = _numbered(stems, fields, at), at - 1
         if field is None:
             continue
         operator = operator or "=="
         row = within_row(field)
         left = f"to_number({row})" if field.textual else row
         condition = f"{left} {operator} `{token.text}`"
-        signs = {"==": "is", ">": "is more than", "<": "is less than", ">=": "is at least", "<=": "is at most"}
+        signs = {
+            "==": "is",
+            ">": "is more than",
+            "<": "is less than",
+            ">=": "is at least",
+            "<=": "is at most",
+        }
         said = f"{field.name or 'the value'} {signs[operator]} {token.text}"
         words = frozenset({*range(begins, at + 1), *({said_at} if said_at >= 0 else set())})
         found.append(Filter(prefix_of(field), condition, said, field, words))
     return found
+
+
+def _numbered(stems: list[str], fields: list[Field], at: int) -> Field | None:
+    """The id that `user 7` means in a list of users."""
+    for field in fields:
+        names = name_stems(prefix_of(field)[-1].removesuffix("[]"))
+        if (
+            at
+            and names
+            and stems[at - 1] == names[-1]
+            and name_stems(field.name)[-1:] in (("id",), ("number",), ("no",))
+        ):
+            return field
+    return None
 
 
 def _operator_before(tokens: Sequence[Token], at: int) -> tuple[str, int]:
@@ -135,7 +183,9 @@ def _operator_before(tokens: Sequence[Token], at: int) -> tuple[str, int]:
     return ("<=", at) if after.startswith(("or less", "or below", "or fewer")) else ("", at)
 
 
-def _compared_field(stems: list[str], fields: list[Field], at: int, begins: int, compared: bool) -> tuple[Field | None, int]:
+def _compared_field(
+    stems: list[str], fields: list[Field], at: int, begins: int, compared: bool
+) -> tuple[Field | None, int]:
     """The field beside the number; with a comparison it may stand further off or be left out."""
     hint = next((_HINTS[word] for word in stems[begins:at] if word in _HINTS), "")
     numeric = [field for field in fields if field.numeric or field.textual]
@@ -171,15 +221,31 @@ def _values(tokens: Sequence[Token], stems: list[str], fields: list[Field]) -> l
     ]
     for sample, field in sorted(candidates, key=lambda pair: len(pair[0]), reverse=True):
         where = _position(sample, words, stems)
+        if (
+            where
+            and sample.isupper()
+            and len(sample) < 4
+            and not any(tokens[at].typed.strip("\"'") == sample for at in where)
+        ):
+            continue
         if where is None or any(where & other.words for other in found):
             continue
         negated = min(where) > 0 and bool(_NEGATIONS & set(words[max(0, min(where) - 2) : min(where)]))
-        row = within_row(field)
+        row, prefix = within_row(field), prefix_of(field)
         literal = "'" + sample.replace("\\", "\\\\").replace("'", "\\'") + "'"
         condition = f"{row} {'!=' if negated else '=='} {literal}"
         said = f"{field.name or 'the value'} is {'not ' if negated else ''}{sample}"
-        beside = {at for at in range(max(0, min(where) - 3), min(where)) if stems[at] in name_stems(field.name)}
-        found.append(Filter(prefix_of(field), condition, said, field, frozenset(where | beside)))
+        outer = prefix_of(Field("", prefix[:-1], ()))
+        if not field.name and outer:
+            condition = (
+                f"{'!' if negated else ''}contains({joined((*prefix[len(outer) : -1], prefix[-1].removesuffix('[]')))}, "
+                f"{literal})"
+            )
+            said, prefix = f"{prefix[-1].removesuffix('[]')} hold {sample}", outer
+        beside = {
+            at for at in range(max(0, min(where) - 3), min(where)) if stems[at] in name_stems(field.name)
+        }
+        found.append(Filter(prefix, condition, said, field, frozenset(where | beside)))
     return found
 
 
@@ -206,15 +272,38 @@ def _booleans(tokens: Sequence[Token], stems: list[str], fields: list[Field]) ->
             continue
         names = [name for name in name_stems(field.name) if name not in ("is", "has", "in")]
         for at, word in enumerate(stems):
-            denied = word in {prefix + name for name in names for prefix in ("un", "in", "non-", "in-", "in")}
-            options = {name for base in names for name in (base, *SYNONYMS.get(base, ()))}
-            if not denied and word not in options:
+            known = {name for base in names for name in (base, *SYNONYMS.get(base, ()))}
+            denied = word in {prefix + name for name in known for prefix in ("un", "in", "non-", "in-", "in")}
+            if not denied and word not in known:
                 continue
             before = {token.text for token in tokens[max(0, at - 2) : at]}
             said_false = "false" in stems[at + 1 : at + 3]
             wanted = not (denied or said_false or bool(before & _NEGATIONS))
-            words = frozenset({at, *(index for index in range(at, min(at + 3, len(stems))) if stems[index] in ("is", "true", "false"))})
+            around = {
+                index
+                for index in range(max(0, at - 2), min(at + 2, len(stems)))
+                if stems[index] in name_stems(field.name)
+            }
+            words = frozenset(
+                {
+                    at,
+                    *around,
+                    *(
+                        index
+                        for index in range(at, min(at + 3, len(stems)))
+                        if stems[index] in ("is", "true", "false")
+                    ),
+                }
+            )
             text = json.dumps(wanted)
-            found.append(Filter(prefix_of(field), f"{within_row(field)} == `{text}`", f"{field.name} is {text}", field, words))
+            found.append(
+                Filter(
+                    prefix_of(field),
+                    f"{within_row(field)} == `{text}`",
+                    f"{field.name} is {text}",
+                    field,
+                    words,
+                )
+            )
             break
     return found

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from treadle_server.models.demo.documents import (
     Field,
@@ -15,40 +14,43 @@ from treadle_server.models.demo.documents import (
 )
 from treadle_server.models.demo.filters import Filter, filters_in, mention, prefix_of, within_row
 from treadle_server.models.demo.formulas import Formula, Result, operation
+from treadle_server.models.demo.paths import (
+    FOLDS,
+    DocumentQuestion,
+    applicable,
+    collection_of,
+    fold_of,
+    identity_of,
+    label_of,
+    mentioned_fields,
+    numeric_field,
+    path_of,
+    where_said,
+)
 from treadle_server.models.demo.tasks import Agenda, Query, RowTotal
 from treadle_server.models.demo.words import Token, stem
 
-_FOLDS = {
-    **dict.fromkeys(("sum", "total", "altogether", "combined", "overall", "add", "totals"), "sum"),
-    **dict.fromkeys(("average", "mean", "avg"), "avg"),
-    **dict.fromkeys(("max", "maximum", "highest", "largest", "biggest", "greatest", "most", "oldest", "longest", "heaviest", "tallest", "top", "best", "priciest", "hottest", "warmest", "latest", "costliest", "richest"), "max"),
-    **dict.fromkeys(("min", "minimum", "lowest", "smallest", "cheapest", "least", "youngest", "shortest", "lightest", "fewest", "coldest", "worst"), "min"),
-    **dict.fromkeys(("count", "number"), "count"),
-    **dict.fromkeys(("list", "all", "which", "names", "show", "every"), "list"),
-}  # fmt: skip
 _PRICE = frozenset({"price", "cost", "unit", "rate", "amount"})
+
 _QUANTITY = frozenset({"quantity", "qty", "count", "unit", "stock", "hour", "piece"})
-_WORTH = frozenset({"value", "cost", "revenue", "worth", "price", "bill", "turnover", "inventory", "invoice", "spend", "pay"})
-_IDENTITY = ("name", "title", "label", "product", "item", "id", "sku", "city", "country", "customer", "key")
-_ABOUT = {"sum": "the total of", "avg": "the average of", "max": "the highest", "min": "the lowest", "list": "the list of"}
+
+_WORTH = frozenset(
+    {"value", "cost", "revenue", "worth", "price", "bill", "turnover", "inventory", "invoice", "spend", "pay"}
+)
+
+_ABOUT = {
+    "sum": "the total of",
+    "avg": "the average of",
+    "max": "the highest",
+    "min": "the lowest",
+    "list": "the list of",
+}
+
 _ORDINALS = {"first": "0", "second": "1", "third": "2", "fourth": "3", "fifth": "4", "last": "-1"}
-_DOCUMENT_WORDS = frozenset({"json", "data", "document", "array", "object", "payload", "list", "above", "records", "rows", "entries"})
 
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    tokens: tuple[Token, ...]
-    stems: tuple[str, ...]
-    fields: tuple[Field, ...]
-    filters: tuple[Filter, ...]
-    document: str
-    top: frozenset[str] = frozenset()
-
-    @property
-    def free(self) -> list[str]:
-        """The words that say nothing of a filter; others are empty, so that positions stay."""
-        taken = {index for item in self.filters for index in item.words}
-        return ["" if index in taken else word for index, word in enumerate(self.stems)]
+_DOCUMENT_WORDS = frozenset(
+    {"json", "data", "document", "array", "object", "payload", "list", "above", "records", "rows", "entries"}
+)
 
 
 def read_inquiry(tokens: Sequence[Token], agenda: Agenda, *, answers: bool = True) -> list[Formula] | None:
@@ -58,7 +60,9 @@ def read_inquiry(tokens: Sequence[Token], agenda: Agenda, *, answers: bool = Tru
     document, named = _document(tokens, agenda)
     words = tuple(token for token in tokens if token.kind != "document")
     fields = fields_of(document)
-    if not fields or not (_concerns(words, fields, named, fresh=agenda.fresh) or _explicit_path(words, document)):
+    if not fields or not (
+        _concerns(words, fields, named, fresh=agenda.fresh) or _explicit_path(words, document)
+    ):
         return None
     found: list[Formula] = []
     for part in _parts(words, fields):
@@ -74,7 +78,9 @@ def read_inquiry(tokens: Sequence[Token], agenda: Agenda, *, answers: bool = Tru
 def _document(tokens: Sequence[Token], agenda: Agenda) -> tuple[str, bool]:
     named = [int(token.text[1:-1]) for token in tokens if token.kind == "document"]
     said = any(token.text in _DOCUMENT_WORDS for token in tokens)
-    return agenda.documents[named[-1] if named and named[-1] < len(agenda.documents) else -1], bool(named) or said
+    return agenda.documents[named[-1] if named and named[-1] < len(agenda.documents) else -1], bool(
+        named
+    ) or said
 
 
 def _concerns(words: Sequence[Token], fields: Sequence[Field], named: bool, *, fresh: bool) -> bool:
@@ -82,7 +88,9 @@ def _concerns(words: Sequence[Token], fields: Sequence[Field], named: bool, *, f
     if named:
         return True
     stems = [stem(token.text) for token in words]
-    return any(mention(field, stems)[0] >= (3 if fresh else 6) for field in fields) or bool(filters_in(words, fields))
+    return any(mention(field, stems)[0] >= (3 if fresh else 6) for field in fields) or bool(
+        filters_in(words, fields)
+    )
 
 
 def _parts(words: tuple[Token, ...], fields: Sequence[Field]) -> list[tuple[Token, ...]]:
@@ -96,17 +104,23 @@ def _parts(words: tuple[Token, ...], fields: Sequence[Field]) -> list[tuple[Toke
         return [words]
     bounds = [0, *[cut + 1 for cut in cuts], len(words)]
     parts = [words[start : end - (end != len(words))] for start, end in zip(bounds, bounds[1:], strict=False)]
-    parts = [part for part in parts if len(part) > 1 or (part and part[0].text in _FOLDS)]
+    parts = [part for part in parts if len(part) > 1 or (part and part[0].text in FOLDS)]
     tail = _tail(parts[-1], fields)
     return [part if _names_field(part, fields) else (*part, *tail) for part in parts]
 
 
 def _asks(words: Sequence[Token]) -> bool:
-    return any(_FOLDS.get(token.text) in ("sum", "avg", "max", "min", "count") or token.text == "how" for token in words[:4])
+    return any(
+        FOLDS.get(token.text) in ("sum", "avg", "max", "min", "count") or token.text == "how"
+        for token in words[:4]
+    )
 
 
 def _fold_in(words: Sequence[Token]) -> bool:
-    return any(_FOLDS.get(token.text) in ("sum", "avg", "max", "min", "count") or token.text == "many" for token in words)
+    return any(
+        FOLDS.get(token.text) in ("sum", "avg", "max", "min", "count") or token.text == "many"
+        for token in words
+    )
 
 
 def _names_field(part: Sequence[Token], fields: Sequence[Field]) -> bool:
@@ -115,15 +129,21 @@ def _names_field(part: Sequence[Token], fields: Sequence[Field]) -> bool:
 
 
 def _tail(part: Sequence[Token], fields: Sequence[Field]) -> tuple[Token, ...]:
-    return tuple(token for token in part if token.text not in _FOLDS)
+    return tuple(token for token in part if token.text not in FOLDS)
 
 
-def _read_part(words: Sequence[Token], fields: tuple[Field, ...], document: str, agenda: Agenda, answers: bool) -> Formula | None:
+def _read_part(
+    words: Sequence[Token], fields: tuple[Field, ...], document: str, agenda: Agenda, answers: bool
+) -> Formula | None:
     path = _explicit_path(words, document)
     if path:
         return agenda.result(Query(document, path, path, answers=answers))
     filters = tuple(filters_in(words, fields))
-    question = _Question(tuple(words), tuple(stem(token.text) for token in words), fields, filters, document)
+    if _unexplained(words, filters):
+        return None
+    question = DocumentQuestion(
+        tuple(words), tuple(stem(token.text) for token in words), fields, filters, document
+    )
     rows = _row_products(question)
     if rows:
         query = agenda.add(Query(document, rows[0], rows[1], answers=False))
@@ -135,7 +155,16 @@ def _read_part(words: Sequence[Token], fields: tuple[Field, ...], document: str,
     return None
 
 
+def _unexplained(words: Sequence[Token], filters: Sequence[Filter]) -> bool:
+    """Whether a number of the question is neither in a condition nor a count of rows."""
+    said = {index for item in filters for index in item.words}
+    loose = [index for index, token in enumerate(words) if token.numeric and index not in said]
+    beside = [{token.text for token in words[max(0, index - 1) : index + 3]} & set(FOLDS) for index in loose]
+    return any(words[index].kind == "percent" for index in loose) or not all(beside)
+
+
 Reading = tuple[str, str, str, str]
+
 """Query, what it is about, fold and the plain query for it."""
 
 
@@ -151,230 +180,178 @@ def _explicit_path(words: Sequence[Token], document: str) -> str:
     return ""
 
 
-def _operator(question: _Question) -> str:
-    said = [
-        _FOLDS[token.text]
-        for token, free in zip(question.tokens, question.free, strict=True)
-        if free and token.kind == "word" and token.text in _FOLDS
-    ]
-    return next((fold for fold in said if fold != "list"), said[0] if said else "")
-
-
-def _path(question: _Question, prefix: tuple[str, ...], row: str) -> str:
-    """The path of a field through its lists, each with the conditions that belong to it."""
-    text, lists = "", 0
-    for depth in range(len(prefix)):
-        step = prefix[depth]
-        conditions = [item.condition for item in question.filters if item.prefix == prefix[: depth + 1]]
-        name = step.removesuffix("[]")
-        text += ("." if text and name else "") + name
-        if step.endswith("[]"):
-            text += f"[?{' && '.join(conditions)}]" if conditions else "[]"
-            text += "[]" if conditions and lists else ""
-            lists += 1
-    if row in ("", "@"):
-        return text or "@"
-    return f"{text}.{row}" if text else row
-
-
-def _applicable(question: _Question, prefix: tuple[str, ...]) -> bool:
-    return all(prefix[: len(item.prefix)] == item.prefix for item in question.filters)
-
-
-def _where(question: _Question) -> str:
-    return " where " + " and ".join(item.said for item in question.filters) if question.filters else ""
-
-
-def _mentioned(question: _Question, *, numeric: bool) -> list[Field]:
-    """Fields the free words mention, the best first."""
-    scored = []
-    for field in question.fields:
-        if is_object(field) or (is_list(field) and not numeric) or (numeric and not (field.numeric or field.textual)):
-            continue
-        strength, _ = mention(field, question.free)
-        if strength and _applicable(question, prefix_of(field)):
-            scored.append((-strength, not field.many, len(field.parents), field))
-    return [item[3] for item in sorted(scored, key=lambda item: item[:3])]
-
-
-def _numeric_field(question: _Question) -> Field | None:
-    mentioned = _mentioned(question, numeric=True)
-    if mentioned:
-        return mentioned[0]
-    rest = [field for field in question.fields if field.many and (field.numeric or field.textual) and "id" not in name_stems(field.name) and _applicable(question, prefix_of(field))]
-    scalars = [field for field in rest if not field.name]
-    chosen = scalars if len(scalars) == 1 else rest
-    unmentioned = [field for field in chosen if not any(item.field == field for item in question.filters)] or chosen
-    return unmentioned[0] if len(unmentioned) == 1 else None
-
-
-def _label(field: Field) -> str:
-    name = field.name or field.parents[-1].removesuffix("[]") or "the values"
-    return " ".join(re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name).replace("_", " ").lower().split())
-
-
-def _folded(question: _Question) -> Reading | None:
-    operator = _operator(question)
+def _folded(question: DocumentQuestion) -> Reading | None:
+    operator = fold_of(question)
+    if not operator and question.filters and {"how", "much"} <= {token.text for token in question.tokens}:
+        operator = "sum"
     if operator not in ("sum", "avg"):
         return None
-    field = _numeric_field(question)
+    field = numeric_field(question)
     if field is None:
         return None
-    path = _path(question, prefix_of(field), within_row(field))
+    path = path_of(question, prefix_of(field), within_row(field))
     if not field.many:
-        return path, f"the {_label(field)}", "", ""
-    about = f"{_ABOUT[operator]} {_label(field)}{_where(question)}"
+        return path, f"the {label_of(field)}", "", ""
+    about = f"{_ABOUT[operator]} {label_of(field)}{where_said(question)}"
     values = f"map(&to_number(@), {path})" if field.textual else path
     return f"{operator}({values})", about, "mean" if operator == "avg" else "sum", path
 
 
-def _collection(question: _Question) -> tuple[str, ...] | None:
-    """The list that the question counts or goes through."""
-    prefixes = dict.fromkeys(prefix_of(field) for field in question.fields if field.many)
-    usable = [prefix for prefix in prefixes if _applicable(question, prefix)]
-    named = [prefix for prefix in usable if stem(prefix[-1].removesuffix("[]")) in question.free]
-    if named:
-        return named[-1]
-    if question.filters:
-        return max((item.prefix for item in question.filters), key=len)
-    return usable[0] if usable else None
-
-
-def _counted(question: _Question) -> Reading | None:
+def _counted(question: DocumentQuestion) -> Reading | None:
     words = [token.text for token in question.tokens]
     many = "how many" in " ".join(words)
-    if not many and _operator(question) != "count":
+    if not many and fold_of(question) != "count":
         return None
-    prefix = _collection(question)
+    prefix = collection_of(question)
     stems = question.free
     if many or prefix:
         amount = [field for field in question.fields if field.numeric and mention(field, stems)[0] >= 10]
+        asked = [
+            field
+            for field in amount
+            if field.many and _asked_amount(question, field) and applicable(question, prefix_of(field))
+        ]
+        if asked:
+            path = path_of(question, prefix_of(asked[0]), within_row(asked[0]))
+            return f"sum({path})", f"the total of {label_of(asked[0])}{where_said(question)}", "sum", path
         if amount and (question.filters or not amount[0].many) and not _names_collection(prefix, stems):
             return None
-        if amount and amount[0].many and not _names_collection(prefix, stems) and _asked_amount(question, amount[0]):
-            field = amount[0]
-            path = _path(question, prefix_of(field), within_row(field))
-            return f"sum({path})", f"the total of {_label(field)}", "sum", path
     if prefix is None:
         return None
     name = prefix[-1].removesuffix("[]") or "entries"
-    return f"length({_path(question, prefix, '')})", f"the number of {name}{_where(question)}", "", ""
+    return f"length({path_of(question, prefix, '')})", f"the number of {name}{where_said(question)}", "", ""
 
 
 def _names_collection(prefix: tuple[str, ...] | None, stems: list[str]) -> bool:
     return bool(prefix) and stem(prefix[-1].removesuffix("[]")) in stems if prefix else False
 
 
-def _asked_amount(question: _Question, field: Field) -> bool:
+def _asked_amount(question: DocumentQuestion, field: Field) -> bool:
     """Whether `how many points` means the sum of a field `points`."""
     words = [stem(token.text) for token in question.tokens]
     at = words.index("many") if "many" in words else -1
     return at >= 0 and bool(set(words[at + 1 : at + 3]) & set(name_stems(field.name)))
 
 
-def _identity(question: _Question, prefix: tuple[str, ...], measured: Field) -> Field | None:
-    """The field that names an object of the list."""
-    siblings = [field for field in question.fields if prefix_of(field) == prefix and field != measured and field.name and not is_list(field) and not is_object(field)]
-    asked = [field for field in siblings if mention(field, question.free)[0] >= 10]
-    if asked:
-        return asked[0]
-    for name in _IDENTITY:
-        for field in siblings:
-            if name in name_stems(field.name):
-                return field
-    texts = [field for field in siblings if all(isinstance(sample, str) for sample in field.samples)]
-    return texts[0] if texts else None
-
-
-def _extreme(question: _Question) -> Reading | None:
-    operator = _operator(question)
+def _extreme(question: DocumentQuestion) -> Reading | None:
+    operator = fold_of(question)
     if operator not in ("max", "min"):
         return None
-    field = _numeric_field(question)
+    field = numeric_field(question)
     if field is None or not field.many:
         return None
     prefix = prefix_of(field)
     row = within_row(field)
-    rows = _path(question, prefix, "")
-    label = f"{_ABOUT[operator]} {_label(field)}{_where(question)}"
+    rows = path_of(question, prefix, "")
+    label = f"{_ABOUT[operator]} {label_of(field)}{where_said(question)}"
     key = f"to_number({row})" if field.textual else row
     count = _how_many_of(question)
-    identity = _identity(question, prefix, field) if field.name else None
+    identity = identity_of(question, prefix, field) if field.name else None
     if count and identity:
         order = f"sort_by({rows}, &{key})"
         order = f"reverse({order})" if operator == "max" else order
-        return f"{order}[:{count}].{within_row(identity)}", f"the {identity.name} of the {count} with {label}", "", ""
+        return (
+            f"{order}[:{count}].{within_row(identity)}",
+            f"the {identity.name} of the {count} with {label}",
+            "",
+            "",
+        )
     if identity and _asks_identity(question, identity, field):
-        return f"{operator}_by({rows}, &{key}).{within_row(identity)}", f"the {_label(identity)} with {label}", "", ""
-    path = _path(question, prefix, row)
+        return (
+            f"{operator}_by({rows}, &{key}).{within_row(identity)}",
+            f"the {label_of(identity)} with {label}",
+            "",
+            "",
+        )
+    path = path_of(question, prefix, row)
     values = f"map(&to_number(@), {path})" if field.textual else path
     return f"{operator}({values})", label, "", ""
 
 
-def _how_many_of(question: _Question) -> int:
+def _how_many_of(question: DocumentQuestion) -> int:
     for at, token in enumerate(question.tokens[:-1]):
         if token.kind == "number" and token.text.isdigit() and 1 < int(token.text) < 100:
             beside = {word.text for word in question.tokens[max(0, at - 1) : at + 3]}
-            if beside & set(_FOLDS):
+            if beside & set(FOLDS):
                 return int(token.text)
     return 0
 
 
-def _asks_identity(question: _Question, identity: Field, measured: Field) -> bool:
+def _asks_identity(question: DocumentQuestion, identity: Field, measured: Field) -> bool:
     texts = [token.text for token in question.tokens]
     if {"who", "who's", "whose", "which", "whom"} & set(texts):
         return True
     if mention(identity, question.free)[0] >= 10:
         return True
+    sized = {"biggest", "largest", "highest", "smallest", "lowest", "maximum", "minimum", "greatest"} & set(
+        texts
+    )
+    prefix = prefix_of(measured)
+    if sized and _names_collection(prefix, question.free):
+        return False
     return mention(measured, question.free)[0] < 6
 
 
-def _row_products(question: _Question) -> tuple[str, str] | None:
+def _row_products(question: DocumentQuestion) -> tuple[str, str] | None:
     """Price times quantity, summed over the rows."""
-    stems = set(question.free)
+    stems = question.free
     for prefix in dict.fromkeys(prefix_of(field) for field in question.fields if field.many):
         siblings = [field for field in question.fields if prefix_of(field) == prefix and field.numeric]
-        prices = [field for field in siblings if set(name_stems(field.name)) & {"price", "cost", "rate", "unit"}]
-        amounts = [field for field in siblings if set(name_stems(field.name)) & _QUANTITY and field not in prices]
-        if not prices or not amounts or not _applicable(question, prefix):
+        prices = [
+            field for field in siblings if set(name_stems(field.name)) & {"price", "cost", "rate", "unit"}
+        ]
+        amounts = [
+            field for field in siblings if set(name_stems(field.name)) & _QUANTITY and field not in prices
+        ]
+        if not prices or not amounts or not applicable(question, prefix):
             continue
-        both = all(mention(field, list(stems))[0] >= 6 for field in (prices[0], amounts[0]))
+        both = all(mention(field, stems)[0] >= 6 for field in (prices[0], amounts[0]))
         texts = [token.text for token in question.tokens]
         times = bool({"times", "multiplied", "*", "x", "product", "by"} & set(texts))
-        worth = bool(stems & _WORTH) and "prices" not in texts and "costs" not in texts
-        worth = worth and (bool({"total", "overall", "sum", "whole", "all", "full", "entire"} & set(texts)) or "revenue" in stems)
+        worth = bool(set(stems) & _WORTH) and "prices" not in texts and "costs" not in texts
+        worth = worth and (
+            bool({"total", "overall", "sum", "whole", "all", "full", "entire"} & set(texts))
+            or "revenue" in stems
+        )
         if (both and times) or (worth and "average" not in texts and "unit" not in stems):
             row = f"[{within_row(prices[0])}, {within_row(amounts[0])}]"
-            about = f"the total of {_label(prices[0])} times {_label(amounts[0])}{_where(question)}"
-            return _path(question, prefix, row), about
+            about = f"the total of {label_of(prices[0])} times {label_of(amounts[0])}{where_said(question)}"
+            return path_of(question, prefix, row), about
     return None
 
 
-def _looked_up(question: _Question) -> Reading | None:
-    mentioned = _mentioned(question, numeric=False)
+def _looked_up(question: DocumentQuestion) -> Reading | None:
+    mentioned = mentioned_fields(question, numeric=False)
     lists = [field for field in question.fields if is_list(field) and mention(field, question.free)[0] >= 10]
-    objects = [field for field in question.fields if is_object(field) and mention(field, question.free)[0] >= 10]
+    objects = [
+        field for field in question.fields if is_object(field) and mention(field, question.free)[0] >= 10
+    ]
     index = next((_ORDINALS[word] for word in question.free if word in _ORDINALS), "")
     if not mentioned and not question.filters and not index:
         whole = (lists or objects)[:1]
-        return (whole[0].path, f"the {_label(whole[0])}", "", "") if whole else None
+        return (whole[0].path, f"the {label_of(whole[0])}", "", "") if whole else None
     target = _narrowed(mentioned, objects, question) if mentioned else None
     if target is None:
         return _rows_themselves(question, index)
     prefix = prefix_of(target)
     if index and target.many:
-        rows = _path(question, prefix, "")
+        rows = path_of(question, prefix, "")
         listed = rows.removesuffix("[]") or "@"
-        return f"{listed}[{index}].{within_row(target)}", f"the {_label(target)} of the {_word_of(index)} entry", "", ""
-    path = _path(question, prefix, within_row(target))
-    return path, f"the {_label(target)}{_where(question)}", "", ""
+        return (
+            f"{listed}[{index}].{within_row(target)}",
+            f"the {label_of(target)} of the {_word_of(index)} entry",
+            "",
+            "",
+        )
+    path = path_of(question, prefix, within_row(target))
+    return path, f"the {label_of(target)}{where_said(question)}", "", ""
 
 
 def _word_of(index: str) -> str:
     return next(word for word, value in _ORDINALS.items() if value == index)
 
 
-def _narrowed(mentioned: list[Field], objects: list[Field], question: _Question) -> Field:
+def _narrowed(mentioned: list[Field], objects: list[Field], question: DocumentQuestion) -> Field:
     """Of fields with one name, the one below an object that the question mentions too."""
     best = mentioned[0]
     same = [field for field in mentioned if name_stems(field.name) == name_stems(best.name)]
@@ -386,22 +363,30 @@ def _narrowed(mentioned: list[Field], objects: list[Field], question: _Question)
     return deeper[0] if deeper else best
 
 
-def _rows_themselves(question: _Question, index: str) -> Reading | None:
-    prefix = _collection(question)
+def _rows_themselves(question: DocumentQuestion, index: str) -> Reading | None:
+    prefix = collection_of(question)
     if prefix is None:
         return None
-    rows = _path(question, prefix, "")
+    rows = path_of(question, prefix, "")
     if index:
         return f"{rows.removesuffix('[]') or '@'}[{index}]", f"the {_word_of(index)} entry", "", ""
     if not question.filters:
         return None
-    identity = _identity(question, prefix, question.filters[0].field)
+    identity = identity_of(question, prefix, question.filters[0].field)
     row = within_row(identity) if identity else ""
-    about = f"the {_label(identity)}{_where(question)}" if identity else f"the entries{_where(question)}"
-    return _path(question, prefix, row), about, "", ""
+    about = (
+        f"the {label_of(identity)}{where_said(question)}"
+        if identity
+        else f"the entries{where_said(question)}"
+    )
+    return path_of(question, prefix, row), about, "", ""
 
 
 def value_of(tokens: Sequence[Token], agenda: Agenda) -> Formula | None:
     """A single value of a document, for arithmetic or a note."""
     found = read_inquiry(tokens, agenda, answers=False)
-    return found[0] if found and len(found) == 1 and isinstance(found[0], Result) else (found[0] if found and len(found) == 1 else None)
+    return (
+        found[0]
+        if found and len(found) == 1 and isinstance(found[0], Result)
+        else (found[0] if found and len(found) == 1 else None)
+    )

@@ -24,7 +24,10 @@ class DemoModel:
         """`react` answers at once; `react?delay_ms=20` waits so long before each streamed piece."""
         match = _NAME.fullmatch(model)
         if match is None:
-            return f"demo has the model `react`, with the option `react?delay_ms=20` (0 to {_DELAY_MS_MAX}), not `{model}`"
+            return (
+                "demo has the model `react`, with the option `react?delay_ms=20` (0 to "
+                f"{_DELAY_MS_MAX}), not `{model}`"
+            )
         if int(match["delay"] or 0) > _DELAY_MS_MAX:
             return f"delay_ms is at most {_DELAY_MS_MAX}, not {match['delay']}"
         return None
@@ -51,7 +54,9 @@ def _turn(request: ModelRequest) -> Turn:
         return next_turn(request.transcript, request.tools, request.output_schema_json)
     except Exception as problem:
         # The port promises that nothing else leaves a model, whatever a conversation looks like.
-        raise ModelError(_INTERNAL, f"the conversation could not be followed: {problem!r}", retryable=False) from problem
+        raise ModelError(
+            _INTERNAL, f"the conversation could not be followed: {problem!r}", retryable=False
+        ) from problem
 
 
 def _bounded(text: str, settings: ModelSettings) -> tuple[str, bool]:
@@ -89,7 +94,9 @@ def _words_of(entry: Entry) -> str:
         case UserEntry(content):
             return f"{content.text} {content.data_json}"
         case ModelEntry():
-            return " ".join([entry.thought, entry.text, *(f"{call.name} {call.arguments_json}" for call in entry.calls)])
+            return " ".join(
+                [entry.thought, entry.text, *(f"{call.name} {call.arguments_json}" for call in entry.calls)]
+            )
         case ToolEntry():
             return entry.observation
         case ProblemEntry(problem):

@@ -3,48 +3,137 @@
 import re
 from dataclasses import dataclass
 
-_VERB = r"(?:remember|memori[sz]e|note(?: down)?|make a note(?: of)?|take a note|keep (?:a note of|in mind|track of)|don'?t forget|do not forget|never forget|store|save|record|write down|jot down|put down|log|keep)"
-_POLITE = r"(?:(?:please|can you|could you|would you|i want you to|i'd like you to|i need you to|also|and|then|now|first|ok|okay|so|hi|hello|hey|finally|next|afterwards|kindly)[,:]?\s+)*"
-_STORE = re.compile(rf"^{_POLITE}{_VERB}\b(?:\s+(?:for me|for later|this|the following|the fact|down)\b(?=\s*[:,]|\s+that\b))?\s*[:,]?\s*(?:that\s+(?=\w+\s))?(?P<rest>.*)$", re.IGNORECASE | re.DOTALL)
+_VERB = (
+    r"(?:remember|memori[sz]e|note(?: down)?|make a note(?: of)?|take a note|keep (?:a "
+    r"note of|in mind|track of)|don'?t forget|do not forget|never forget|store|save|record|"
+    r"write down|jot down|put down|log|keep)"
+)
+_POLITE = (
+    r"(?:(?:please|can you|could you|would you|i want you to|i'd like you to|i need you to|"
+    r"also|and|then|now|first|ok|okay|so|hi|hello|hey|finally|next|afterwards|"
+    r"kindly)[,:]?\s+)*"
+)
+_STORE = re.compile(
+    (
+        rf"^{_POLITE}{_VERB}\b(?:\s+(?:for me|for later|this|the following|the fact|"
+        r"down)\b(?=\s*[:,]|\s+that\b))?\s*[:,]?\s*(?:that\s+(?=\w+\s))?(?P<rest>.*)$"
+    ),
+    re.IGNORECASE | re.DOTALL,
+)
 _UNDER = re.compile(
-    r"^(?P<value>.+?)\s+(?:as|under|by the name(?: of)?|with)\s+(?:the\s+|a\s+|my\s+)?(?:(?:key|name|label|title|note)\s+)?(?:called\s+|named\s+)?(?P<key>[\"'“`]?[\w][\w '’-]*?[\"'”`]?)\s*$",
+    (
+        r"^(?P<value>.+?)\s+(?:as|under|by the name(?: of)?|with)\s+(?:the\s+|a\s+|"
+        r"my\s+)?(?:(?:key|name|label|title|note)\s+)?(?:called\s+|"
+        r"named\s+)?(?P<key>[\"'“`]?[\w][\w '’-]*?[\"'”`]?)\s*$"
+    ),
     re.IGNORECASE,
 )
 _IS = re.compile(
-    r"^(?P<key>.+?)\s*(?:\b(?:is|are|was|were|equals?|will be)\b|(?<=\w)['’]s\b(?=\s+(?:\d|called|named|the|a|on|at|in)\b)|=|:(?!\d))\s*(?P<value>.+)$", re.IGNORECASE | re.DOTALL
+    (
+        r"^(?P<key>.+?)\s*(?:\b(?:is|are|was|were|equals?|will be)\b|(?<=\w)['’]s\b(?=\s+(?:\d|"
+        r"called|named|the|a|on|at|in)\b)|=|:(?!\d))\s*(?P<value>.+)$"
+    ),
+    re.IGNORECASE | re.DOTALL,
+)
+_DOES = re.compile(
+    (
+        r"^(?P<key>.+?\s(?:costs?|weighs?|lives? in|works? (?:at|in|for)|starts? (?:at|on)|"
+        r"likes?|prefers?|owes? me|takes|has))\s+(?P<value>.+)$"
+    ),
+    re.IGNORECASE,
 )
 _FACT = re.compile(
-    r"^(?:(?:let|suppose|assume|say|imagine|given)\s+(?:that\s+)?)?(?P<key>(?:my|our)\s+[\w '’-]+?|(?:let\s+)?[a-z])\s*(?:\b(?:is|are|be|equals?)\b|=)\s*(?P<value>[^?]+)$",
+    (
+        r"^(?:(?:let|suppose|assume|say|imagine|given|if|when|where|"
+        r"and)\s+(?:that\s+)?)?(?P<key>(?:my|our)\s+[\w '’-]+?|(?:let\s+)?[a-z])\s*(?:\b(?:is|"
+        r"are|be|equals?)\b|=)\s*(?P<value>[^?]+)$"
+    ),
     re.IGNORECASE,
 )
 _LIST = re.compile(
-    r"\b(?:what|which|list|show|tell)\b.*\b(?:notes|keys|memories)\b|\bwhat (?:do|can|did) you (?:remember|know about me|recall)(?: about me| so far| from before)?\s*\??$"
-    r"|\bwhat (?:things |else )?(?:have|did) (?:i|you|we) (?:told you|tell you|ask(?:ed)? you to remember|stored?|saved?|remembered)(?: to remember| so far)?\s*\??$|\beverything you (?:remember|know|stored|have stored)\b"
-    r"|\bwhat have you (?:stored|saved|remembered|noted)\b|\bwhat (?:is|'s) in your (?:memory|notes)\b|\blist (?:everything|all) (?:you|i)\b",
+    (
+        r"\b(?:what|which|list|show|tell)\b.*\b(?:notes|keys|memories)\b|\bwhat (?:do|can|did) "
+        r"you (?:remember|know about me|recall)(?: about me| so far| from before)?\s*\??$"
+    )(
+        r"|\bwhat (?:things |else )?(?:have|did) (?:i|you|we) (?:told you|tell you|ask(?:ed)? "
+        r"you to remember|stored?|saved?|remembered)(?: to remember| so far)?\s*\??$|"
+        r"\beverything you (?:remember|know|stored|have stored)\b"
+    )(
+        r"|\bwhat have you (?:stored|saved|remembered|noted)\b|\bwhat (?:is|'s) in your "
+        r"(?:memory|notes)\b|\blist (?:everything|all) (?:you|i)\b"
+    ),
     re.IGNORECASE,
 )
 _ASKED = (
-    r"what\s+(?:did|have|had)\s+i\s+(?:tell|told|say|said|give|gave|ask|asked|mention|mentioned|store|stored|save|saved|note|noted)(?:\s+you)?(?:\s+to\s+(?:remember|note|store|save))?\s+(?:about|for|as|of|on|regarding|under)\s+(?P<{0}>.+)",
+    (
+        r"what\s+(?:did|have|had)\s+i\s+(?:tell|told|say|said|give|gave|ask|asked|mention|"
+        r"mentioned|store|stored|save|saved|note|noted)(?:\s+you)?(?:\s+to\s+(?:remember|note|"
+        r"store|save))?\s+(?:about|for|as|of|on|regarding|under)\s+(?P<{0}>.+)"
+    ),
     r"what\s+did\s+i\s+say\s+(?P<{0}>.+?)\s+(?:is|was|are|were)",
-    r"(?:what|which|who|where|when|how much|how many)\s+(?P<{0}>.+?)\s+did\s+i\s+(?:tell|ask|give|store|save|mention|say|note|want)\b.*",
-    r"(?:what|who|where|when|which)(?:\s+(?:is|was|were|are)|'s|’s)\s+(?P<{0}>.+?)\s+(?:that\s+|which\s+)?(?:i|you|we)\s+(?:told|asked|gave|stored|saved|mentioned|noted|remembered|memori[sz]ed|said|wanted|have stored|were told)\b.*",
-    r"(?:do|can|did)\s+you\s+(?:still\s+)?(?:remember|recall|know|have)\s+(?:what\s+)?(?P<{0}>(?:my|our|the|what|where|who|when)\b.+?)(?:\s+(?:is|was|are|were))?",
-    r"(?:recall|fetch|retrieve|look\s+up|read\s+back|read\s+out|remind\s+me(?:\s+(?:of|about|what))?|tell\s+me\s+again|bring\s+up)\s+(?P<{0}>.+?)(?:\s+(?:is|was|are|were))?(?:\s+from\s+(?:memory|your notes|my notes|the notes))?",
+    (
+        r"(?:what|which|who|where|when|how much|how many)\s+(?P<{0}>.+?)\s+did\s+i\s+(?:tell|"
+        r"ask|give|store|save|mention|say|note|want)\b.*"
+    ),
+    (
+        r"(?:what|who|where|when|which)(?:\s+(?:is|was|were|are)|'s|"
+        r"’s)\s+(?P<{0}>.+?)\s+(?:that\s+|which\s+)?(?:i|you|we)\s+(?:told|asked|gave|stored|"
+        r"saved|mentioned|noted|remembered|memori[sz]ed|said|wanted|have stored|were told)\b.*"
+    ),
+    (
+        r"(?:do|can|did)\s+you\s+(?:still\s+)?(?:remember|recall|know|"
+        r"have)\s+(?:what\s+)?(?P<{0}>(?:my|our|the|what|where|who|when)\b.+?)(?:\s+(?:is|was|"
+        r"are|were))?"
+    ),
+    (
+        r"(?:recall|fetch|retrieve|look\s+up|read\s+back|read\s+out|remind\s+me(?:\s+(?:of|"
+        r"about|what))?|tell\s+me\s+again|bring\s+up)\s+(?P<{0}>.+?)(?:\s+(?:is|was|are|"
+        r"were))?(?:\s+from\s+(?:memory|your notes|my notes|the notes))?"
+    ),
     r"(?:what|who|where|when|which)(?:\s+(?:is|was|were|are)|'s|’s)\s+(?P<{0}>(?:my|our)\s+.+?)(?:\s+again)?",
-    r"(?:what|who|where|when)\s+(?:do|did)\s+(?:you\s+remember|you\s+know|i\s+tell\s+you)\s+(?:about|of)\s+(?P<{0}>.+)",
-    r"(?:tell|give|show|read|get)\s+me\s+(?:what\s+)?(?P<{0}>(?:my|our)\s+.+?|the\s+(?:note|value|text)\b.+?|.+?\s+i\s+(?:told|asked|gave|saved|stored).*)(?:\s+(?:is|was))?",
-    r"(?:what|which)\s+(?:\w+\s+)?(?:is|was)\s+(?:stored|saved|noted|remembered|kept|recorded)\s+(?:under|as|for|about|with)\s+(?P<{0}>.+)",
+    (
+        r"(?:what|who|where|when)\s+(?:do|did)\s+(?:you\s+remember|you\s+know|"
+        r"i\s+tell\s+you)\s+(?:about|of)\s+(?P<{0}>.+)"
+    ),
+    (
+        r"(?:tell|give|show|read|get)\s+me\s+(?:what\s+)?(?P<{0}>(?:my|our)\s+.+?|"
+        r"the\s+(?:note|value|text)\b.+?|.+?\s+i\s+(?:told|asked|gave|saved|"
+        r"stored).*)(?:\s+(?:is|was))?"
+    ),
+    (
+        r"(?:what|which)\s+(?:\w+\s+)?(?:is|was)\s+(?:stored|saved|noted|remembered|kept|"
+        r"recorded)\s+(?:under|as|for|about|with)\s+(?P<{0}>.+)"
+    ),
     r"what(?:\s+does|\s+do)\s+(?P<{0}>(?:my|the)\s+note\b.+?)\s+say",
     r"(?P<{0}>my\s+[\w '’-]+)\s*,?\s*(?:please|again)?",
 )
+_ASKED = (
+    (
+        r"(?:what|which)\s+(?:\w+\s+)?did\s+i\s+(?:tell|say|mention|give)(?:\s+you)?\s+(?:was|"
+        r"is|as|for)\s+(?P<{0}>(?:my|our|the)\s+.+)"
+    ),
+    *_ASKED,
+)
 _RECALLS = tuple(
-    re.compile(rf"^{_POLITE}(?:tell me,?\s+|now,?\s+)?{form.format('key')}\s*(?:,?\s*please)?\s*[?.!]*$", re.IGNORECASE) for form in _ASKED
+    re.compile(
+        rf"^{_POLITE}(?:tell me,?\s+|now,?\s+)?{form.format('key')}\s*(?:,?\s*please)?\s*[?.!]*$",
+        re.IGNORECASE,
+    )
+    for form in _ASKED
 )
 _GUESS = re.compile(
-    rf"^{_POLITE}(?:tell me\s+)?(?:what|who|where|when)(?:\s+(?:is|was|are)|'s|’s)\s+(?P<key>(?:the|[A-Z][\w]*(?:'s|’s))\s+[\w '’-]+?)\s*\??$", re.IGNORECASE
+    (
+        rf"^{_POLITE}(?:tell me\s+)?(?:what|who|where|when)(?:\s+(?:is|was|are)|'s|"
+        r"’s)\s+(?P<key>(?:the|[A-Z][\w]*(?:'s|’s))\s+[\w '’-]+?)\s*\??$"
+    ),
+    re.IGNORECASE,
 )
-_NOISE = frozenset(
-    ["my", "our", "your", "the", "a", "an", "of", "for", "to", "in", "on", "that", "this", "it", "is", "was", "are", "note", "notes", "about", "called", "named", "under", "key", "value", "text", "saved", "stored", "told", "asked", "gave", "memory", "number's", "please", "again", "what", "who", "where", "when", "i", "you", "me", "and", "with", "from", "named", "what's", "remember", "remembered", "json", "data", "document", "result", "i've", "all"]
+_NOISE = word_set(
+    """
+    my our your the a an of for to in on that this it is was are note notes about called named under
+    key value text saved stored told asked gave memory number's please again what who where when i
+    you me and with from named what's remember remembered json data document result i've all
+    """
 )
 
 
@@ -71,16 +160,36 @@ def read_keeping(text: str) -> Keeping | None:
     if not match or text.rstrip().endswith("?"):
         return None
     rest = match["rest"].strip().rstrip(".!").strip().replace("’", "'")
-    rest = re.sub(r"^(?:that|this|it)\s*[:,]\s*|^that\s+(?=.+\b(?:is|are|was|were)\b)", "", rest, flags=re.IGNORECASE)
-    rest = re.sub(r"\s+(?:for me|for later|please|in (?:your )?(?:memory|notes)|to (?:memory|your notes|notes|my notes))$", "", rest, flags=re.IGNORECASE)
+    rest = re.sub(r"^the (?:value|number|text|word) (?=[\"'\d])", "", rest, flags=re.IGNORECASE)
+    rest = re.sub(
+        r"^(?:that|this|it)\s*[:,]\s*|^that\s+(?=.+\b(?:is|are|was|were)\b)", "", rest, flags=re.IGNORECASE
+    )
+    rest = re.sub(
+        (
+            r"\s+(?:for me|for later|please|in (?:your )?(?:memory|notes)|to (?:memory|your notes|"
+            r"notes|my notes))$"
+        ),
+        "",
+        rest,
+        flags=re.IGNORECASE,
+    )
     if not rest:
         return Keeping("", "")
     if under := _UNDER.match(rest):
+        if (
+            re.match(r"^(?:my|our)\s", under["value"], re.IGNORECASE)
+            and re.search(r"\bas\b", rest)
+            and not re.search(r"\bunder\b|\bkey\b", rest)
+        ):
+            return Keeping(under["value"], under["key"])
         if not _IS.match(rest) or re.search(r"\b(?:under|as)\s+(?:the\s+)?(?:key|name)\b", rest):
-            return Keeping(under["key"].strip("\"'“”` "), under["value"].strip("\"“”"), refers=True)
-    named = re.match(r"^(?P<key>[\w '-]+?)\s*(?::(?!\d)|=)\s*(?P<value>.+)$", rest, re.DOTALL) or _IS.match(rest)
+            return Keeping(under["key"].strip("\"'“”` "), under["value"].strip('"“”'), refers=True)
+    named = re.match(r"^(?P<key>[\w '-]+?)\s*(?::(?!\d)|=)\s*(?P<value>.+)$", rest, re.DOTALL) or _IS.match(
+        rest
+    )
+    named = named or _DOES.match(rest)
     if named and key_of(named["key"]):
-        return Keeping(named["key"].strip("\"'“”` "), named["value"].strip().strip("\"“”"))
+        return Keeping(named["key"].strip("\"'“”` "), named["value"].strip().strip('"“”'))
     return Keeping("", rest, refers=True)
 
 
@@ -111,7 +220,15 @@ def guessed_phrase(text: str) -> str:
 
 
 def _cleaned(phrase: str) -> str:
-    phrase = re.sub(r"^(?:the\s+)?(?:note|value|text|thing|number|memo)\s+(?:called|named|under|about|on|for|with the key|stored under|saved as|of)\s+(?:the\s+key\s+)?", "", phrase.strip(), flags=re.IGNORECASE)
+    phrase = re.sub(
+        (
+            r"^(?:the\s+)?(?:note|value|text|thing|number|memo)\s+(?:called|named|under|about|on|"
+            r"for|with the key|stored under|saved as|of)\s+(?:the\s+key\s+)?"
+        ),
+        "",
+        phrase.strip(),
+        flags=re.IGNORECASE,
+    )
     phrase = re.sub(r"^(?:what|where|who|when)\s+(?=my|our|the)", "", phrase, flags=re.IGNORECASE)
     return phrase.strip(" \"'“”`?.!,")
 
@@ -119,7 +236,14 @@ def _cleaned(phrase: str) -> str:
 def best_key(wanted: str, keys: list[str]) -> str:
     """The stored key that shares most words with the wanted one; empty when none does."""
     words = _stems(wanted)
-    scored = sorted(((len(words & _stems(key)) * 10 - len(_stems(key) ^ words), key) for key in keys if words & _stems(key)), reverse=True)
+    scored = sorted(
+        (
+            (len(words & _stems(key)) * 10 - len(_stems(key) ^ words), key)
+            for key in keys
+            if words & _stems(key)
+        ),
+        reverse=True,
+    )
     return scored[0][1] if scored else ""
 
 

@@ -6,12 +6,35 @@ from decimal import Decimal
 _UNITS = {
     word: value
     for value, word in enumerate(
-        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+        ]
     )
 }
 _TENS = {
     word: 10 * value
-    for value, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], start=2)
+    for value, word in enumerate(
+        ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], start=2
+    )
 }
 _SCALES = {"thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000, "trillion": 10**12}
 FRACTIONS = {
@@ -63,7 +86,11 @@ def leading_number(words: Sequence[str], previous: str = "") -> Reading:
     if first == "dozen":
         return "12", 1
     if first[0].isdigit():
-        return _with_half(*_scaled(Decimal(first), words, 1), words) if first.replace(".", "", 1).isdigit() else ("", 0)
+        return (
+            _with_half(*_scaled(Decimal(first), words, 1), words)
+            if first.replace(".", "", 1).isdigit()
+            else ("", 0)
+        )
     return _with_half(*_spelled(words), words)
 
 

@@ -12,7 +12,11 @@ _NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][+-]?\d+)
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?")
 _OFFSET = re.compile(r"(?:UTC|GMT)?\s*([+-])(\d{1,2})(?::?(\d{2}))?")
 _NOTHING = re.compile(
-    r"^\s*(?:|null|none|\"\"|\[\]|\{\})\s*$|\b(?:no (?:such )?(?:notes?|text|entry|value|key|memory)|nothing|not found|unknown key|not stored|does not exist|no .{0,30} (?:stored|saved|remembered|found))\b",
+    (
+        r"^\s*(?:|null|none|\"\"|\[\]|\{\})\s*$|\b(?:no (?:such )?(?:notes?|text|entry|value|"
+        r"key|memory)|nothing|not found|unknown key|not stored|does not exist|no .{0,30} "
+        r"(?:stored|saved|remembered|found))\b"
+    ),
     re.IGNORECASE,
 )
 
@@ -30,7 +34,7 @@ def number_in(text: str) -> str | None:
     """The number that an observation gives; of several, the one behind `=` or `is`, else the last."""
     value = _decoded(text)
     if is_number(value):
-        return text.strip()
+        return text.strip().removesuffix(".0")
     if isinstance(value, list) and len(value) == 1 and is_number(value[0]):
         return json.dumps(value[0])
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
@@ -44,7 +48,11 @@ def number_in(text: str) -> str | None:
     if not found:
         return None
     source = value if isinstance(value, str) else text
-    marked = [match for match in found if re.search(r"(?:=|\bis|\bresult:?|\banswer:?)\s*$", source[: match.start()])]
+    marked = [
+        match
+        for match in found
+        if re.search(r"(?:=|\bis|\bresult:?|\banswer:?)\s*$", source[: match.start()])
+    ]
     return (marked or found)[-1].group().replace(",", "").replace("−", "-")
 
 

@@ -18,12 +18,24 @@ from treadle_server.models.demo.words import Token
 Resolve = Callable[[Sequence[Token]], Formula | None]
 """What words that are not arithmetic stand for: a note, an earlier result, a value of a document."""
 
-UNIT_WORDS = frozenset(
-    ["dollar", "dollars", "euro", "euros", "pound", "pounds", "buck", "bucks", "cent", "cents", "usd", "eur", "gbp", "chf", "yen", "km", "kilometers", "kilometres", "miles", "mile", "metres", "meters", "hours", "hour", "minutes", "minute", "seconds", "days", "day", "weeks", "week", "months", "years", "kg", "grams", "litres", "liters", "degrees"]
+UNIT_WORDS = word_set(
+    """
+    dollar dollars euro euros pound pounds buck bucks cent cents usd eur gbp chf yen km kilometers
+    kilometres miles mile metres meters hours hour minutes minute seconds days day weeks week months
+    years kg grams litres liters degrees
+    """
 )
 _PLUS = (("+",), ("plus",), ("added", "to"), ("increased", "by"), ("raised", "by"), ("and", "then", "plus"))
-_MINUS = (("-",), ("minus",), ("less",), ("decreased", "by"), ("reduced", "by"), ("lowered", "by"), ("take", "away"))
-_TIMES = (("*",), ("times",), ("multiplied", "by"), ("multiplied", "with"), ("x",))
+_MINUS = (
+    ("-",),
+    ("minus",),
+    ("less",),
+    ("decreased", "by"),
+    ("reduced", "by"),
+    ("lowered", "by"),
+    ("take", "away"),
+)
+_TIMES = (("*",), ("times",), ("multiplied", "by"), ("multiplied", "with"))
 _OVER = (("/",), ("divided", "by"), ("over",), ("split", "by"))
 _REMAINDER = (("%",), ("mod",), ("modulo",), ("modulus",))
 _POWER = (
@@ -57,8 +69,11 @@ _UNARY: dict[str, Callable[[Formula], Formula]] = {
     "cube": lambda part: operation("**", part, number(3)),
     "halve": lambda part: operation("/", part, number(2)),
 }
-_STOPS = frozenset(
-    ["plus", "minus", "times", "multiplied", "divided", "added", "increased", "decreased", "reduced", ",", "+", "-", "*", "/", "**", "(", ")", "=", "mod", "modulo", "squared", "cubed", "doubled", "tripled", "halved"]
+_STOPS = word_set(
+    """
+    plus minus times multiplied divided added increased decreased reduced , + - * / ** ( ) = mod
+    modulo squared cubed doubled tripled halved
+    """
 )
 
 
@@ -84,7 +99,11 @@ class Phrase:
     def accept(self, *alternatives: tuple[str, ...]) -> bool:
         """Moves behind the first alternative that stands here."""
         for words in alternatives:
-            here = tuple(token.text for token in self.tokens[self.at : self.at + len(words)] if token.kind in ("word", "symbol"))
+            here = tuple(
+                token.text
+                for token in self.tokens[self.at : self.at + len(words)]
+                if token.kind in ("word", "symbol")
+            )
             if here == words:
                 self.at += len(words)
                 return True
@@ -96,7 +115,11 @@ class Phrase:
 
     def percentage(self) -> Formula | None:
         """A bare `10%`, not the start of `10% of`."""
-        if not self.ended() and self.tokens[self.at].kind == "percent" and self.word(1) not in ("of", "off", "from"):
+        if (
+            not self.ended()
+            and self.tokens[self.at].kind == "percent"
+            and self.word(1) not in ("of", "off", "from")
+        ):
             self.at += 1
             return number(self.tokens[self.at - 1].text)
         return None
@@ -131,6 +154,13 @@ class Phrase:
         return 0
 
     def _product_operator(self) -> str:
+        if (
+            self.word() == "x"
+            and self.at + 1 < len(self.tokens)
+            and (self.tokens[self.at + 1].kind == "number" or self.word(1) == "(")
+        ):
+            self.at += 1
+            return "*"
         for symbol, forms in (("*", _TIMES), ("/", _OVER), ("%", _REMAINDER), ("//", (("//",),))):
             if self.accept(*forms):
                 return symbol
@@ -176,7 +206,15 @@ class Phrase:
 
     def primary(self) -> Formula:
         mark = self.at
-        for reading in (self._percent, self._fraction, self._number, self._bracket, self._root, self._list, self._unary):
+        for reading in (
+            self._percent,
+            self._fraction,
+            self._number,
+            self._bracket,
+            self._root,
+            self._list,
+            self._unary,
+        ):
             value = reading()
             if value is not None:
                 return value
@@ -189,12 +227,25 @@ class Phrase:
             return None
         share = number(self.tokens[self.at].text)
         self.at += 1
-        if self.accept(("off", "of"), ("off",), ("less", "than"), ("lower", "than"), ("discount", "on"), ("discount", "off")):
+        if self.accept(
+            ("off", "of"),
+            ("off",),
+            ("less", "than"),
+            ("lower", "than"),
+            ("discount", "on"),
+            ("discount", "off"),
+        ):
             self.skip("a", "an", "the")
             return shrunk(self.power(), share)
         if self.accept(("more", "than"), ("higher", "than"), ("above",), ("greater", "than")):
             return grown(self.power(), share)
-        if self.accept(*[(noun, word) for noun in ("tip", "tax", "vat", "commission", "interest", "fee", "gratuity") for word in ("on", "of", "for")]):
+        if self.accept(
+            *[
+                (noun, word)
+                for noun in ("tip", "tax", "vat", "commission", "interest", "fee", "gratuity")
+                for word in ("on", "of", "for")
+            ]
+        ):
             self.skip("a", "an", "the")
             value = percent_of(share, self.power())
             self.skip("bill", "purchase", "order", "meal", "price", "total", "dinner", "tab", "sale", "loan")
@@ -207,7 +258,11 @@ class Phrase:
         if not self.ended() and self.tokens[self.at].kind == "number" and numerals.denominator(self.word(1)):
             upper = number(self.word())
             self.at += 1
-        lower = numerals.denominator(self.word()) if not self.ended() and self.tokens[self.at].kind == "word" else None
+        lower = (
+            numerals.denominator(self.word())
+            if not self.ended() and self.tokens[self.at].kind == "word"
+            else None
+        )
         if lower is None:
             return None
         self.at += 1
@@ -225,9 +280,16 @@ class Phrase:
         if self.word() in UNIT_WORDS and self.tokens[self.at].kind == "word":
             self.at += 1
         if self.accept(("more", "than")):
-            return operation("+", self.power(), value)
+            return operation("+", self.term(), value)
         if self.accept(("less", "than"), ("fewer", "than")):
-            return operation("-", self.power(), value)
+            return operation("-", self.term(), value)
+        if (
+            len(self.word()) == 1
+            and self.tokens[self.at].kind == "word"
+            and (variable := self._resolve(self.tokens[self.at : self.at + 1]))
+        ):
+            self.at += 1
+            return operation("*", value, variable)
         return value
 
     def _bracket(self) -> Formula | None:
@@ -247,7 +309,9 @@ class Phrase:
             return operation("**", self.power(), operation("/", number(1), number(3)))
         if self.accept(("absolute", "value", "of"), ("abs",)):
             return operation("abs", self.power())
-        if self.accept(("remainder", "of"), ("remainder", "when"), ("remainder", "after"), ("remainder", "if")):
+        if self.accept(
+            ("remainder", "of"), ("remainder", "when"), ("remainder", "after"), ("remainder", "if")
+        ):
             return self._remainder()
         return None
 
@@ -268,6 +332,8 @@ class Phrase:
         self.at += 1
         if self.word() in ("number", "value"):
             self.at += 1
+        if self.accept(("of", "the", "squares", "of"), ("of", "squares", "of")):
+            return fold([operation("**", part, number(2)) for part in self._list_parts()])
         if not self.accept(("of", "the", "numbers"), ("of",), ("between",), ("among",), ("from",), ("(",)):
             return None
         opened = self.word(-1) == "("
@@ -293,13 +359,21 @@ class Phrase:
 
     def _signed_product(self) -> Formula:
         value = self.power()
-        while not self.ended() and self.tokens[self.at].kind == "symbol" and (operator := self._product_operator()):
+        while (
+            not self.ended()
+            and self.tokens[self.at].kind == "symbol"
+            and (operator := self._product_operator())
+        ):
             value = operation(operator, value, self.power())
         return value
 
     def _separator(self) -> bool:
         mark = self.at
-        if self.accept((",", "and"), ("and",), ("and", "also"), (",",), ("to",)) and not self.ended() and self.word() not in _STOPS:
+        if (
+            self.accept((",", "and"), ("and",), ("and", "also"), (",",), ("to",))
+            and not self.ended()
+            and self.word() not in _STOPS
+        ):
             return True
         self.at = mark
         return False
@@ -316,7 +390,11 @@ class Phrase:
     def _reference(self) -> Formula:
         """The longest run of words from here that stands for a value."""
         end = self.at
-        while end < len(self.tokens) and self.tokens[end].text not in _STOPS and not self.tokens[end].kind == "percent":
+        while (
+            end < len(self.tokens)
+            and self.tokens[end].text not in _STOPS
+            and not self.tokens[end].kind == "percent"
+        ):
             end += 1
         for stop in range(end, self.at, -1):
             value = self._resolve(self.tokens[self.at : stop])

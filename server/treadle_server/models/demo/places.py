@@ -133,7 +133,9 @@ def _zones() -> dict[str, str]:
 @lru_cache(maxsize=1)
 def _pattern() -> re.Pattern[str]:
     names = sorted(_zones(), key=len, reverse=True)
-    return re.compile(r"(?<![\w-])(?:" + "|".join(re.escape(name) for name in names) + r")(?![\w-])", re.IGNORECASE)
+    return re.compile(
+        r"(?<![\w-])(?:" + "|".join(re.escape(name) for name in names) + r")(?![\w-])", re.IGNORECASE
+    )
 
 
 @lru_cache(maxsize=512)
@@ -146,7 +148,11 @@ def places_in(text: str) -> tuple[Place, ...]:
             found.append(Place(name, match.group(), *match.span()))
     for match in _UTC_OFFSET.finditer(text):
         sign = "-" if match.group(1) == "+" else "+"
-        found.append(Place(f"UTC{match.group(1)}{match.group(2)}", f"Etc/GMT{sign}{int(match.group(2))}", *match.span()))
+        found.append(
+            Place(
+                f"UTC{match.group(1)}{match.group(2)}", f"Etc/GMT{sign}{int(match.group(2))}", *match.span()
+            )
+        )
     for match in _pattern().finditer(text):
         inside = any(place.start <= match.start() < place.end for place in found)
         if not inside and not (match.group().lower() in _CASED and match.group().islower()):
@@ -155,6 +161,24 @@ def places_in(text: str) -> tuple[Place, ...]:
 
 
 def _titled(name: str) -> str:
-    if name.lower() in ("utc", "gmt", "uk", "uae", "nyc", "la", "est", "edt", "pst", "pdt", "cet", "cest", "ist", "jst", "bst", "cst", "mst"):
+    if name.lower() in (
+        "utc",
+        "gmt",
+        "uk",
+        "uae",
+        "nyc",
+        "la",
+        "est",
+        "edt",
+        "pst",
+        "pdt",
+        "cet",
+        "cest",
+        "ist",
+        "jst",
+        "bst",
+        "cst",
+        "mst",
+    ):
         return name.upper()
     return name if name != name.lower() else name.title()

@@ -9,13 +9,41 @@ from treadle_server.models.demo.formulas import Formula, number, operation
 from treadle_server.models.demo.words import Token, plain, stem
 
 MONEY = "$"
-_MONEY_WORDS = frozenset({"dollar", "euro", "buck", "usd", "eur", "gbp", "chf", "pound", "quid", "franc", "yen", "rupee"})
-_STOPS = frozenset(
-    ["a", "an", "the", "of", "at", "for", "to", "in", "on", "by", "from", "with", "and", "or", "but", "then", "each", "every", "per", "apiece", "that", "which", "who", "while", "if", "when", "so", "is", "are", "was", "were", "has", "have", "had", "do", "does", "did", "will", "would", "can", "his", "her", "their", "its", "my", "our", "your", "he", "she", "it", "they", "we", "i", "you", "among", "between", "into", "after", "before", "during", "as", "than", "more", "less", "fewer", "costs", "cost", "sells", "sold", "buys", "bought", "gives", "gave", "loses", "lost", "eats", "ate", "spends", "spent", "uses", "used", "earns", "earned", "pays", "paid", "gets", "got", "holds", "hold", "contains", "contain", "weighs", "split", "splits", "share", "shares", "shared", "divide", "divides", "off", "plus", "minus", "times", "left", "remaining", "away", "how", "what", "not", "only", "also", "broken", "rotten", "damaged", "containing", "holding", "equally", "evenly", "travels", "drives", "runs", "walks", "long", "wide", "tall", "high", "deep", "additional", "all", "total", "together", "over", "under", "about", "around", "arrive", "arrived", "leave", "leaves", "join", "joined", "come", "comes", "went", "go", "goes", "makes", "make", "bakes", "bake", "produces", "produce", "read", "reads", "takes", "take", "needs", "need", "drinks", "drink", "receive", "receives", "there"]
+_MONEY_WORDS = frozenset(
+    {"dollar", "euro", "buck", "usd", "eur", "gbp", "chf", "pound", "quid", "franc", "yen", "rupee"}
 )
-_ADJECTIVES = frozenset(["more", "extra", "new", "other", "additional", "further", "another", "full", "whole", "equal", "of"])
-_EACH_VERB = r"(?:costs?|has|have|had|holds?|contains?|weighs?|is|are|was|were|sells? for|gets?|needs?|takes?|uses?|earns?|earned|receives?|eats?|carries|fits|gives?|produces?|makes?|lays?|bakes?|reads?|priced at|priced|charges?|pays?|paid|brings?|brought|bought|buys?|sells?|sold|scores?|scored|collects?|collected|donates?|costing|worth|plants?|saves?|had|seats?|yields?|packs?|drinks?|requires?|runs?|walks?|comes with|ate|contributes?|wins?|won|picked|picks?|made|consumes?|burns?|wants?|should get|will get|can hold|can seat|can carry)"
-_MEASURES = frozenset(["km", "mile", "metre", "cm", "kg", "g", "litre", "ml", "second", "minute", "hour", "day", "week", "month", "year", "mph", "kph", "kmh", "foot", "inch", "yard", "gallon", "ounce", "tonne", "ton", "acre", "kwh", "watt", "calorie"])
+_STOPS = word_set(
+    """
+    a an the of at for to in on by from with and or but then each every per apiece that which who
+    while if when so is are was were has have had do does did will would can his her their its my
+    our your he she it they we i you among between into after before during as than more less fewer
+    costs cost sells sold buys bought gives gave loses lost eats ate spends spent uses used earns
+    earned pays paid gets got holds hold contains contain weighs split splits share shares shared
+    divide divides off plus minus times left remaining away how what not only also broken rotten
+    damaged containing holding equally evenly travels drives runs walks long wide tall high deep
+    additional all total together over under about around arrive arrived leave leaves join joined
+    come comes went go goes makes make bakes bake produces produce read reads takes take needs need
+    drinks drink receive receives there
+    """
+)
+_ADJECTIVES = frozenset(
+    ["more", "extra", "new", "other", "additional", "further", "another", "full", "whole", "equal", "of"]
+)
+_EACH_VERB = (
+    r"(?:costs?|has|have|had|holds?|contains?|weighs?|is|are|was|were|sells? for|gets?|"
+    r"needs?|takes?|uses?|earns?|earned|receives?|eats?|carries|fits|gives?|produces?|"
+    r"makes?|lays?|bakes?|reads?|priced at|priced|charges?|pays?|paid|brings?|brought|"
+    r"bought|buys?|sells?|sold|scores?|scored|collects?|collected|donates?|costing|worth|"
+    r"plants?|saves?|had|seats?|yields?|packs?|drinks?|requires?|runs?|walks?|comes with|"
+    r"ate|contributes?|wins?|won|picked|picks?|made|consumes?|burns?|wants?|should get|"
+    r"will get|can hold|can seat|can carry)"
+)
+_MEASURES = word_set(
+    """
+    km mile metre cm kg g litre ml second minute hour day week month year mph kph kmh foot inch yard
+    gallon ounce tonne ton acre kwh watt calorie
+    """
+)
 _COMPOUND_RATES = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour")}
 
 
@@ -39,6 +67,8 @@ class Quantity:
     sentence: int = 0
     asked: bool = False
     """Said in a question."""
+    counted: Formula | None = None
+    """How many there were, when the value is their price or content."""
 
 
 def quantities_in(tokens: Sequence[Token], sentence: int, *, asked: bool) -> list[Quantity]:
@@ -88,9 +118,25 @@ def _span_at(tokens: Sequence[Token], at: int) -> tuple[int, int, Formula, str] 
     if token.kind != "word":
         return None
     lower = numerals.denominator(token.text)
-    if lower and (following[:1] == ["of"] or token.text in ("half",)) and following[:2] != ["an", "hour"]:
+    if (
+        lower
+        and (
+            following[:1] == ["of"]
+            or token.text == "half"
+            or (token.text == "quarter" and at and tokens[at - 1].text in ("a", "one"))
+        )
+        and following[:2] != ["an", "hour"]
+    ):
         return at, at + 1, operation("/", number(1), number(lower)), "share"
-    multiples = {"doubles": 2, "doubled": 2, "triples": 3, "tripled": 3, "quadruples": 4, "quadrupled": 4, "twice": 2}
+    multiples = {
+        "doubles": 2,
+        "doubled": 2,
+        "triples": 3,
+        "tripled": 3,
+        "quadruples": 4,
+        "quadrupled": 4,
+        "twice": 2,
+    }
     if token.text in multiples:
         return at, at + 1, number(multiples[token.text]), "multiple"
     if token.text in ("halves", "halved"):
@@ -111,7 +157,11 @@ def _with_unit(quantity: Quantity, token: Token, rest: Sequence[Token]) -> Quant
     soft = False
     if not per and not spread:
         per, soft = _per_before(quantity.before)
-    if not per and unit == MONEY and re.search(r"(?:^|\s)(?:at|costing|priced at)(?: (?:only|just|a price of))?$", quantity.before):
+    if (
+        not per
+        and unit == MONEY
+        and re.search(r"(?:^|\s)(?:at|costing|priced at)(?: (?:only|just|a price of))?$", quantity.before)
+    ):
         per = "each"
     return replace(quantity, unit=unit, per=per, soft=soft, spread=spread)
 
@@ -129,7 +179,11 @@ def _unit(words: Sequence[str]) -> tuple[str, int]:
     measured = next((index for index, word in enumerate(chunk[:2]) if stem(word) in _MEASURES), None)
     if measured is not None:
         return stem(chunk[measured]), measured + 1
-    nouns = [index for index, word in enumerate(chunk) if word and (stem(word) != word or stem(word) in _MONEY_WORDS)]
+    nouns = [
+        index
+        for index, word in enumerate(chunk)
+        if word and (stem(word) != word or stem(word) in _MONEY_WORDS)
+    ]
     if not nouns:
         last = len(chunk) - 1
         return (stem(chunk[last]), last + 1) if chunk and chunk[last] else ("", len(chunk))
@@ -145,16 +199,36 @@ def _unit(words: Sequence[str]) -> tuple[str, int]:
 def _per_after(words: list[str]) -> tuple[str, bool]:
     """What a rate is per, or whether the number is one of `N workers each earn`."""
     if words[:1] == ["of"] and len(words) > 1:
-        at = next((index for index, word in enumerate(words[:6]) if word in ("per", "each", "every", "/", "for", "a", "an") and index), 0)
+        at = next(
+            (
+                index
+                for index, word in enumerate(words[:6])
+                if word in ("per", "each", "every", "/", "for", "a", "an") and index
+            ),
+            0,
+        )
         words = words[at:] if at else words
-    if words[:2] in (["for", "each"], ["for", "every"], ["in", "each"], ["on", "each"], ["to", "each"], ["in", "every"], ["on", "every"], ["for", "a"], ["for", "one"], ["for", "an"]):
+    if words[:2] in (
+        ["for", "each"],
+        ["for", "every"],
+        ["in", "each"],
+        ["on", "each"],
+        ["to", "each"],
+        ["in", "every"],
+        ["on", "every"],
+        ["for", "a"],
+        ["for", "one"],
+        ["for", "an"],
+    ):
         noun = _noun(words[2:])
         return ("" if words[1] in ("a", "an", "one") and not noun else noun or "each"), False
     if words[:1] == ["each"]:
         following = words[1:2]
         if following and re.fullmatch(_EACH_VERB, following[0]):
             return "", True
-        noun = _noun(words[1:]) if following and following[0] not in _STOPS and following[0][0].isalpha() else ""
+        noun = (
+            _noun(words[1:]) if following and following[0] not in _STOPS and following[0][0].isalpha() else ""
+        )
         return noun or "each", False
     if words[:1] in (["per"], ["every"], ["/"]):
         return _noun(words[1:]) or "each", False
@@ -162,7 +236,12 @@ def _per_after(words: list[str]) -> tuple[str, bool]:
         return "each", False
     if words[:1] in (["a"], ["an"]):
         noun = _noun(words[1:])
-        return (noun if noun in TIMES or noun in ("piece", "head", "km", "mile", "kg", "litre", "person", "ticket", "pound") else ""), False
+        return (
+            noun
+            if noun in TIMES
+            or noun in ("piece", "head", "km", "mile", "kg", "litre", "person", "ticket", "pound")
+            else ""
+        ), False
     return "", False
 
 
@@ -178,8 +257,16 @@ def _noun(words: Sequence[str]) -> str:
     return stem(known[0] if known else chunk[-1]) if chunk else ""
 
 
-_SUBJECT_RATE = re.compile(rf"(?:^|\s)(?P<article>each|every|a|an|one|1|per)(?P<noun>(?: (?!and\b|with\b|of\b|for\b)[a-z'-]+){{1,3}}?) (?:{_EACH_VERB}|for|at)(?: (?:about|only|exactly|up to|a|an|just|for|at|sold for))*$")
-_EACH_RATE = re.compile(rf"\beach(?: one)?(?: of (?:them|which|whom|these))?(?: {_EACH_VERB}| (?:is |was )?(?:cut|sliced|divided|split) into)(?: (?:a|an|for|up to|only|exactly|at))*$|\beach (?:cut|sliced|divided|split) into$")
+_SUBJECT_RATE = re.compile(
+    r"(?:^|\s)(?P<article>each|every|a|an|one|1|per)(?P<noun>(?: (?!and\b|with\b|of\b|"
+    rf"for\b)[a-z'-]+){{1,3}}?) (?:{_EACH_VERB}|for|at)(?: (?:about|only|exactly|up to|a|an|"
+    r"just|for|at|sold for))*$"
+)
+_EACH_RATE = re.compile(
+    rf"\beach(?: one)?(?: of (?:them|which|whom|these))?(?: {_EACH_VERB}| (?:is |was "
+    r")?(?:cut|sliced|divided|split) into)(?: (?:a|an|for|up to|only|exactly|at))*$|\beach "
+    r"(?:cut|sliced|divided|split) into$"
+)
 _DAILY = {"night": "day", "morning": "day", "evening": "day", "weekday": "day"}
 
 
@@ -190,13 +277,21 @@ def _per_before(before: str) -> tuple[str, bool]:
     match = _SUBJECT_RATE.search(before)
     if match:
         return stem(match["noun"].split()[-1]), match["article"] in ("a", "an", "one", "1")
-    match = re.search(r"(?:^|\s)(?:each|every) (second|minute|hour|day|week|month|year|night|morning|evening|weekday)\b", before)
+    match = re.search(
+        r"(?:^|\s)(?:each|every) (second|minute|hour|day|week|month|year|night|morning|evening|weekday)\b",
+        before,
+    )
     if match:
         return _DAILY.get(match.group(1), match.group(1)), False
-    match = re.search(r"(?:each|per) ([a-z]+)\b.*(?:^|\s)(?:costs?|sells? for|sold for|priced at|is|are)(?: only)?$", before)
+    match = re.search(
+        r"(?:each|per) ([a-z]+)\b.*(?:^|\s)(?:costs?|sells? for|sold for|priced at|is|are)(?: only)?$", before
+    )
     if match:
         return stem(match.group(1)), False
-    plural = re.search(r"(?:^|\s)([a-z]+s) (?:cost|are priced at|sell for|are sold for|are|go for|sold at|at)(?: only)?$", before)
+    plural = re.search(
+        r"(?:^|\s)([a-z]+s) (?:cost|are priced at|sell for|are sold for|are|go for|sold at|at)(?: only)?$",
+        before,
+    )
     return (stem(plural.group(1)), True) if plural else ("", False)
 
 
@@ -208,19 +303,73 @@ def _distributed(found: list[Quantity]) -> list[Quantity]:
         if index and quantity.kind == "count" and not quantity.per and found[index - 1].kind == "count":
             left = found[index - 1]
             between = before.split()
-            joined = bool(between) and between[-1] in ("of", "with", "containing", "holding", "contain", "contains", "hold", "holds")
-            if joined and left.unit and left.unit != quantity.unit and len(between) <= 4 and (not left.per or left.soft) and left.unit != MONEY and left.unit not in TIMES:
+            joined = bool(between) and between[-1] in (
+                "of",
+                "with",
+                "containing",
+                "holding",
+                "contain",
+                "contains",
+                "hold",
+                "holds",
+            )
+            if (
+                joined
+                and left.unit
+                and left.unit != quantity.unit
+                and len(between) <= 4
+                and (not left.per or left.soft)
+                and left.unit != MONEY
+                and left.unit not in TIMES
+            ):
                 groups = re.search(r"\b(?:into|in)\b", left.before.split(" ")[-1] if left.before else "")
                 quantity = replace(quantity, per="" if groups else left.unit)
-        if re.search(r"\beach of (?:the |his |her |their |our |these )?$", before + " "):
+        if (
+            index
+            and re.search(
+                r"\b(?:on|in|for|to|at|from|with) each of (?:the |his |her |their |our |these )?$",
+                before + " ",
+            )
+            and done[-1].per in ("", "each")
+        ):
+            done[-1] = replace(done[-1], per=quantity.unit)
+        elif re.search(r"\beach of (?:the |his |her |their |our |these )?$", before + " "):
             quantity = replace(quantity, spread=True)
-        if index and not before and quantity.kind == "count" and found[index - 1].kind == "count" and not found[index - 1].unit:
+        if (
+            quantity.soft
+            and index
+            and found[index - 1].kind == "count"
+            and stem(before.split()[0]) == quantity.per
+            and re.search(r"\b(?:costs?|are|sell for|go for)$", before)
+        ):
+            quantity = replace(quantity, per="", soft=False)
+        daily = index and done[-1].per in TIMES and re.search(r"\b(?:every|each) [a-z]+\b", done[-1].before)
+        if daily and not quantity.per and quantity.unit == done[-1].unit and before.split()[-1:] == ["and"]:
+            quantity = replace(quantity, per=done[-1].per)
+        if (
+            index
+            and not before
+            and quantity.kind == "count"
+            and found[index - 1].kind == "count"
+            and not found[index - 1].unit
+        ):
             quantity = replace(quantity, per="each")
         done.append(quantity)
     return done
 
 
-TIMES = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800, "month": 0, "year": 0, "night": 0, "weekend": 0, "shift": 0}
+TIMES = {
+    "second": 1,
+    "minute": 60,
+    "hour": 3600,
+    "day": 86400,
+    "week": 604800,
+    "month": 0,
+    "year": 0,
+    "night": 0,
+    "weekend": 0,
+    "shift": 0,
+}
 _CONVERSIONS = {
     ("minute", "second"): 60,
     ("hour", "minute"): 60,

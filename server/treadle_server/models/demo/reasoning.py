@@ -10,7 +10,7 @@ from treadle_server.models.demo.abilities import skills_of
 from treadle_server.models.demo.questions import read_question
 from treadle_server.models.demo.record import Question, questions_of, texts_of
 from treadle_server.models.demo.solving import Call, Desk, Failure, Finding, Solver, solve
-from treadle_server.models.demo.tasks import Agenda, needs
+from treadle_server.models.demo.tasks import Agenda, follows, needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,10 @@ def next_turn(transcript: Transcript, tools: tuple[ToolSpec, ...], output_schema
             for index in progress.wanted:
                 progress.findings[index] = Finding("", failed=True)
     if not questions or agenda.starts[-1] == len(agenda.tasks):
-        return Turn("There is nothing to do.", answering.formed("I was not asked anything that I can read.", [], output_schema_json))
+        return Turn(
+            "There is nothing to do.",
+            answering.formed("I was not asked anything that I can read.", [], output_schema_json),
+        )
     if progress.wanted:
         return _calling(agenda, progress)
     return _answering(agenda, progress, output_schema_json)
@@ -81,9 +84,13 @@ def _follow(question: Question, agenda: Agenda, progress: _Progress, edited: dic
         moved = False
         for index in list(open_tasks):
             needed = needs(agenda.tasks[index])
-            if index in progress.wanted or not all(other in progress.findings for other in needed):
+            if index in progress.wanted or not all(
+                other in progress.findings for other in follows(agenda.tasks[index])
+            ):
                 continue
-            finding = _blocked(needed, progress) or _run(index, desk, question, progress, edited.get(index, 0))
+            finding = _blocked(needed, progress) or _run(
+                index, desk, question, progress, edited.get(index, 0)
+            )
             if finding is not None:
                 progress.findings[index] = finding
                 open_tasks.remove(index)
@@ -101,7 +108,7 @@ def _used(agenda: Agenda) -> list[int]:
     for index in range(len(agenda.tasks) - 1, start - 1, -1):
         if index in used or getattr(agenda.tasks[index], "answers", True):
             used.add(index)
-            used.update(needs(agenda.tasks[index]))
+            used.update(follows(agenda.tasks[index]))
     return sorted(index for index in used if index >= start)
 
 

@@ -16,9 +16,25 @@ from treadle_server.core.transcript import (
 from treadle_server.core.values import Content
 from treadle_server.models.demo.solving import Call, Seen
 
-_DROPS = re.compile(r"^\s*(?:stop|never ?mind|forget (?:that|it|about it)|cancel (?:that|it)|ignore (?:that|it|the previous question|my last message)|scrap (?:that|it))\b[\s,.!;:-]*(?:and\s+)?(?:instead\b[\s,:]*)?", re.IGNORECASE)
-_REPLACES = re.compile(r"^\s*(?:no,?\s+)?(?:actually|instead|rather|wait|sorry|no)\b[\s,.!:-]*|\s*,?\s*\binstead\s*[.!?]?\s*$", re.IGNORECASE)
-_SWAPS = re.compile(r"(?P<new>[$€£]?[\w.:%']+)\s*,?\s+(?:instead of|rather than|(?:and )?not)\s+(?P<old>[$€£]?[\w.:%']+?)[.!]?\s*$", re.IGNORECASE)
+_DROPS = re.compile(
+    (
+        r"^\s*(?:stop|never ?mind|forget (?:that|it|about it)|cancel (?:that|it)|ignore "
+        r"(?:that|it|the previous question|my last message)|scrap (?:that|"
+        r"it))\b[\s,.!;:-]*(?:and\s+)?(?:instead\b[\s,:]*)?"
+    ),
+    re.IGNORECASE,
+)
+_REPLACES = re.compile(
+    r"^\s*(?:no,?\s+)?(?:actually|instead|rather|wait|sorry|no)\b[\s,.!:-]*|\s*,?\s*\binstead\s*[.!?]?\s*$",
+    re.IGNORECASE,
+)
+_SWAPS = re.compile(
+    (
+        r"(?P<new>[$€£]?[\w.:%']+)\s*,?\s+(?:instead of|rather than|(?:and "
+        r")?not)\s+(?P<old>[$€£]?[\w.:%']+?)[.!]?\s*$"
+    ),
+    re.IGNORECASE,
+)
 _ADDS = re.compile(r"^\s*(?:also|and|then|plus|additionally|in addition|after that|next)\b", re.IGNORECASE)
 
 
@@ -145,7 +161,14 @@ def _text(content: Content) -> str:
     if not isinstance(data, dict):
         return content.data_json
     texts = {name: value for name, value in data.items() if isinstance(value, str)}
-    asked = next((name for name in ("question", "prompt", "query", "text", "input", "message", "task", "request") if name in texts), "")
+    asked = next(
+        (
+            name
+            for name in ("question", "prompt", "query", "text", "input", "message", "task", "request")
+            if name in texts
+        ),
+        "",
+    )
     if not asked:
         return next(iter(texts.values())) if len(texts) == 1 else content.data_json
     rest = {name: value for name, value in data.items() if name != asked}

@@ -120,7 +120,14 @@ def solve(task: Task, desk: Desk) -> Solver:
 
 
 def _use(
-    desk: Desk, ability: Ability, inputs: dict[str, str], purpose: str, good: Callable[[Seen], bool], *, other: dict[str, str] | None = None, needed_for: str = ""
+    desk: Desk,
+    ability: Ability,
+    inputs: dict[str, str],
+    purpose: str,
+    good: Callable[[Seen], bool],
+    *,
+    other: dict[str, str] | None = None,
+    needed_for: str = "",
 ) -> Generator[Call, Seen, Seen]:
     """Calls the tool of an ability, once more or another way if that may help; raises Failure."""
     skills = desk.skills.get(ability)
@@ -133,7 +140,9 @@ def _use(
     if seen.status in _FINAL:
         raise Failure(wording.failed(purpose, seen.status, seen.text))
     if other is not None or len(skills) > 1 or _may_pass(seen):
-        again = yield _call(skills[1 if len(skills) > 1 else 0], other or inputs, f"{purpose}, in a second attempt")
+        again = yield _call(
+            skills[1 if len(skills) > 1 else 0], other or inputs, f"{purpose}, in a second attempt"
+        )
         if again.ok and good(again):
             return again
     raise Failure(wording.failed(purpose, first.status, first.text))
@@ -147,7 +156,9 @@ def _may_pass(seen: Seen) -> bool:
     return not seen.ok and not any(word in seen.text.lower() for word in _PERMANENT)
 
 
-def _evaluated(desk: Desk, formula: Formula, *, needed_for: str = "") -> Generator[Call, Seen, tuple[str, str]]:
+def _evaluated(
+    desk: Desk, formula: Formula, *, needed_for: str = ""
+) -> Generator[Call, Seen, tuple[str, str]]:
     """The calculator's value of a formula, and the expression it was asked for."""
     values = {index: finding.value for index, finding in desk.findings.items() if finding.value is not None}
     try:
@@ -196,25 +207,47 @@ def _calculate(task: Calculate, desk: Desk) -> Solver:
 
 
 def _recall(task: Recall, desk: Desk) -> Solver:
-    key = notes.key_of(task.phrase)
     if Ability.FETCH not in desk.skills:
-        if task.known:
-            return Finding(f"I have no tool that {Ability.FETCH.value}, but in this conversation you said that {wording.yours(task.phrase)} is {task.known}.", observations.number_in(task.known), raw=task.known)
-        if task.guess:
-            return Finding(f"I cannot tell {wording.yours(task.phrase)}: I have no source of general knowledge and no tool that {Ability.FETCH.value}.", failed=True)
-        raise Failure(wording.lacking(Ability.FETCH.value, f"look up {wording.yours(task.phrase)}"))
-    text = yield from _fetched(key, task, desk)
+        return _without_notes(task)
+    text = yield from _fetched(notes.key_of(task.phrase), task, desk)
     if text is None:
         return _not_noted(task)
     said = wording.noted(task.phrase, text) if task.answers else ""
     return Finding(said, observations.number_in(text), raw=text)
 
 
+def _without_notes(task: Recall) -> Finding:
+    subject = wording.yours(task.phrase)
+    if task.known:
+        return _said_before(
+            task, f"I have no tool that {Ability.FETCH.value}, but in this conversation you said"
+        )
+    if task.guess:
+        return Finding(
+            (
+                f"I cannot tell {subject}: I have no source of general knowledge and no tool that "
+                f"{Ability.FETCH.value}."
+            ),
+            failed=True,
+        )
+    raise Failure(wording.lacking(Ability.FETCH.value, f"look up {subject}"))
+
+
 def _not_noted(task: Recall) -> Finding:
     if task.known:
-        return Finding(f"I find no note on it, but you said that {wording.yours(task.phrase)} is {task.known}.", observations.number_in(task.known), raw=task.known)
+        return _said_before(task, "I find no note on it, but you said")
     tail = " and I have no source of general knowledge" if task.guess else ""
     return Finding(f"I have no note about {wording.yours(task.phrase)}{tail}.", failed=True)
+
+
+def _said_before(task: Recall, opening: str) -> Finding:
+    sentence = f"{opening} that {wording.yours(task.phrase)} is {task.known}."
+    return Finding(
+        sentence if task.answers else "",
+        observations.number_in(task.known),
+        raw=task.known,
+        equation=sentence,
+    )
 
 
 def _fetched(key: str, task: Recall, desk: Desk) -> Generator[Call, Seen, str | None]:
@@ -222,7 +255,12 @@ def _fetched(key: str, task: Recall, desk: Desk) -> Generator[Call, Seen, str | 
     skill = desk.skills[Ability.FETCH][0]
     purpose = f"look up the note {key}"
     seen = yield _call(skill, {"key": key}, purpose)
-    if not seen.ok and _may_pass(seen) and seen.status not in _FINAL and not observations.says_nothing(seen.text):
+    if (
+        not seen.ok
+        and _may_pass(seen)
+        and seen.status not in _FINAL
+        and not observations.says_nothing(seen.text)
+    ):
         seen = yield _call(skill, {"key": key}, f"{purpose}, in a second attempt")
         if not seen.ok and not observations.says_nothing(seen.text):
             raise Failure(wording.failed(purpose, seen.status, seen.text))
@@ -239,19 +277,39 @@ def _fetched(key: str, task: Recall, desk: Desk) -> Generator[Call, Seen, str | 
 
 
 def _list_notes(desk: Desk) -> Solver:
-    seen = yield from _use(desk, Ability.FETCH, {"key": ""}, "list the keys of all notes", lambda seen: True, needed_for="list what is stored")
+    seen = yield from _use(
+        desk,
+        Ability.FETCH,
+        {"key": ""},
+        "list the keys of all notes",
+        lambda seen: True,
+        needed_for="list what is stored",
+    )
     if observations.says_nothing(seen.text):
         return Finding("I have no notes so far.")
     keys = observations.keys_in(seen.text)
-    return Finding(f"I have notes under these keys: {', '.join(keys)}." if keys else "I have no notes so far.")
+    return Finding(
+        f"I have notes under these keys: {', '.join(keys)}." if keys else "I have no notes so far."
+    )
 
 
 def _store(task: Store, desk: Desk) -> Solver:
     text = task.text
     if task.value is not None:
         finding = desk.findings[task.value]
-        text = shown(finding.value).split(" (")[0] if finding.value is not None else observations.told(finding.raw)
-    yield from _use(desk, Ability.STORE, {"key": task.key, "text": text}, f"store {text} as {task.key}", lambda seen: True, needed_for=f"remember {task.key.replace('_', ' ')} beyond this conversation")
+        text = (
+            shown(finding.value).split(" (")[0]
+            if finding.value is not None
+            else observations.told(finding.raw)
+        )
+    yield from _use(
+        desk,
+        Ability.STORE,
+        {"key": task.key, "text": text},
+        f"store {text} as {task.key}",
+        lambda seen: True,
+        needed_for=f"remember {task.key.replace('_', ' ')} beyond this conversation",
+    )
     return Finding(f"I have stored {text} under {task.key}.", raw=text)
 
 
@@ -259,7 +317,9 @@ def _query(task: Query, desk: Desk) -> Solver:
     inputs = {"document": task.document, "query": task.query}
     purpose = f"query the JSON for {task.about}"
     try:
-        seen = yield from _use(desk, Ability.QUERY, inputs, purpose, lambda seen: True, needed_for=f"find {task.about}")
+        seen = yield from _use(
+            desk, Ability.QUERY, inputs, purpose, lambda seen: True, needed_for=f"find {task.about}"
+        )
     except Failure:
         if not task.plain_query or Ability.QUERY not in desk.skills or Ability.CALCULATE not in desk.skills:
             raise
@@ -274,7 +334,9 @@ def _query(task: Query, desk: Desk) -> Solver:
 def _folded(task: Query, desk: Desk) -> Solver:
     """The list by a plain query, and its sum or mean by the calculator."""
     inputs = {"document": task.document, "query": task.plain_query}
-    seen = yield from _use(desk, Ability.QUERY, inputs, f"query the JSON for the values behind {task.about}", lambda seen: True)
+    seen = yield from _use(
+        desk, Ability.QUERY, inputs, f"query the JSON for the values behind {task.about}", lambda seen: True
+    )
     numbers = observations.numbers_in_list(seen.text)
     if numbers is None:
         raise Failure(f"I cannot work out {task.about}: the values are {observations.told(seen.text)}.")
@@ -288,7 +350,9 @@ def _folded(task: Query, desk: Desk) -> Solver:
 def _row_total(task: RowTotal, desk: Desk) -> Solver:
     rows = observations.rows_in(desk.findings[task.rows].raw)
     if rows is None:
-        raise Failure(f"I cannot work out {task.about}: the rows are {observations.told(desk.findings[task.rows].raw)}.")
+        raise Failure(
+            f"I cannot work out {task.about}: the rows are {observations.told(desk.findings[task.rows].raw)}."
+        )
     formula = total([operation("*", *[Number(text) for text in row]) for row in rows])
     value, expression = yield from _evaluated(desk, formula)
     return Finding(f"{wording.capital(task.about)} is {expression} = {shown(value)}.", value)
@@ -296,7 +360,12 @@ def _row_total(task: RowTotal, desk: Desk) -> Solver:
 
 def _clock(task: Clock, desk: Desk) -> Solver:
     seen = yield from _use(
-        desk, Ability.CLOCK, {"zone": task.zone}, f"read the clock in {task.place}", lambda seen: observations.moment_in(seen.text) is not None, needed_for=f"tell the time in {task.place}"
+        desk,
+        Ability.CLOCK,
+        {"zone": task.zone},
+        f"read the clock in {task.place}",
+        lambda seen: observations.moment_in(seen.text) is not None,
+        needed_for=f"tell the time in {task.place}",
     )
     moment = observations.moment_in(seen.text)
     assert moment is not None
@@ -313,9 +382,16 @@ def _clock_of(desk: Desk, index: int) -> tuple[observations.Moment, str]:
 def _gap(task: Gap, desk: Desk) -> Solver:
     (first, first_place), (second, second_place) = _clock_of(desk, task.first), _clock_of(desk, task.second)
     formula = operation("-", Number(first.offset), Number(second.offset))
-    value, expression = yield from _evaluated(desk, formula, needed_for=f"work out the hours between {first_place} and {second_place}")
+    value, expression = yield from _evaluated(
+        desk, formula, needed_for=f"work out the hours between {first_place} and {second_place}"
+    )
     sentence = wording.gap(first_place, second_place, value)
-    return Finding(sentence if task.answers else "", _absolute(value) if task.answers else value, equation=f"{expression} = {shown(value)}", raw=sentence)
+    return Finding(
+        sentence if task.answers else "",
+        _absolute(value) if task.answers else value,
+        equation=f"{expression} = {shown(value)}",
+        raw=sentence,
+    )
 
 
 def _absolute(value: str) -> str:
@@ -326,12 +402,18 @@ def _elsewhere(task: Elsewhere, desk: Desk) -> Solver:
     gap = desk.findings[task.gap].value if task.gap is not None else "0"
     hours, minutes = divmod(task.minutes, 60)
     if minutes == 0 and "." not in str(gap) and task.later % 60 == 0:
-        parts = [Number(str(hours)), Number(gap or "0")] + ([Number(str(task.later // 60))] if task.later else [])
+        parts = [Number(str(hours)), Number(gap or "0")] + (
+            [Number(str(task.later // 60))] if task.later else []
+        )
         value, _ = yield from _evaluated(desk, total(list(parts)))
         moved = Decimal(value) * 60
     else:
         sixty = Number("60")
-        terms: list[Formula] = [operation("*", Number(str(hours)), sixty), Number(str(minutes)), operation("*", Number(gap or "0"), sixty)]
+        terms: list[Formula] = [
+            operation("*", Number(str(hours)), sixty),
+            Number(str(minutes)),
+            operation("*", Number(gap or "0"), sixty),
+        ]
         terms += [Number(str(task.later))] if task.later else []
         value, _ = yield from _evaluated(desk, total(terms))
         moved = Decimal(value)
@@ -340,7 +422,13 @@ def _elsewhere(task: Elsewhere, desk: Desk) -> Solver:
 
 def _later(task: Later, desk: Desk) -> Solver:
     moment, place = _clock_of(desk, task.clock)
-    formula = total([operation("*", Number(str(moment.shown.hour)), Number("60")), Number(str(moment.shown.minute)), Number(str(task.minutes))])
+    formula = total(
+        [
+            operation("*", Number(str(moment.shown.hour)), Number("60")),
+            Number(str(moment.shown.minute)),
+            Number(str(task.minutes)),
+        ]
+    )
     value, _ = yield from _evaluated(desk, formula)
     return Finding(wording.later(place, moment, task.minutes, Decimal(value)), value)
 
@@ -348,7 +436,9 @@ def _later(task: Later, desk: Desk) -> Solver:
 def _until(task: Until, desk: Desk) -> Solver:
     moment, place = _clock_of(desk, task.clock)
     sixty = Number("60")
-    now = operation("+", operation("*", Number(str(moment.shown.hour)), sixty), Number(str(moment.shown.minute)))
+    now = operation(
+        "+", operation("*", Number(str(moment.shown.hour)), sixty), Number(str(moment.shown.minute))
+    )
     formula = operation("%", operation("-", Number(str(task.minutes)), now), Number("1440"))
     value, _ = yield from _evaluated(desk, formula)
     return Finding(wording.until(place, moment, task.label, value), value)
@@ -359,7 +449,11 @@ def _errand(task: Errand) -> Solver:
     seen = yield Call(task.tool, task.arguments_json, purpose)
     if not seen.ok:
         raise Failure(wording.failed(purpose, seen.status, seen.text))
-    return Finding(f"{task.tool} answered: {observations.told(seen.text)}", observations.number_in(seen.text), raw=seen.text)
+    return Finding(
+        f"{task.tool} answered: {observations.told(seen.text)}",
+        observations.number_in(seen.text),
+        raw=seen.text,
+    )
 
 
 def _say(task: Say, desk: Desk) -> Solver:

@@ -142,14 +142,12 @@ Task = (
 
 
 def needs(task: Task) -> tuple[int, ...]:
-    """The tasks that must have ended before this one begins."""
+    """The tasks whose findings this one uses."""
     match task:
         case Calculate(formula):
             return tuple(results(formula))
-        case Recall() | ListNotes():
-            return task.after
-        case Store():
-            return (*task.after, task.value) if task.value is not None else task.after
+        case Store(value=int() as value):
+            return (value,)
         case RowTotal(rows):
             return (rows,)
         case Gap(first, second):
@@ -160,6 +158,12 @@ def needs(task: Task) -> tuple[int, ...]:
             return (task.clock,)
         case _:
             return ()
+
+
+def follows(task: Task) -> tuple[int, ...]:
+    """The tasks that must have ended before this one begins, well or badly."""
+    after = task.after if isinstance(task, Recall | ListNotes | Store) else ()
+    return (*needs(task), *after)
 
 
 @dataclass(slots=True)
@@ -179,6 +183,8 @@ class Agenda:
     """What the user stated without asking to store it, by key."""
     notes: dict[str, str] = field(default_factory=dict)
     documents: list[str] = field(default_factory=list)
+    alone: bool = True
+    """Whether the clause that is read now is a whole sentence."""
     fresh: bool = False
     """Whether the text that is read now holds a document."""
     moment: tuple[int, str, int] | None = None

@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 
 from treadle_server.models.demo import numerals
-from treadle_server.models.demo.formulas import Formula
+from treadle_server.models.demo.formulas import Formula, Number, operation
 from treadle_server.models.demo.places import Place, places_in
-from treadle_server.models.demo.tasks import Agenda, Clock, Elsewhere, Gap, Later, Say, Until
+from treadle_server.models.demo.tasks import Agenda, Calculate, Clock, Elsewhere, Gap, Later, Say, Until
 
 _CLOCK_TIME = re.compile(
     r"\b(?P<hour>\d{1,2})(?:[:.h](?P<minute>\d{2}))?\s*(?P<half>a\.?m\b\.?|p\.?m\b\.?)"
@@ -16,30 +16,49 @@ _CLOCK_TIME = re.compile(
     re.IGNORECASE,
 )
 _DURATION = re.compile(
-    r"(?P<count>\d+(?:\.\d+)?)\s*(?:-\s*)?(?P<unit>hours?|hrs?|h|minutes?|mins?|days?|weeks?)\b", re.IGNORECASE
+    r"(?P<count>\d+(?:\.\d+)?)\s*(?:-\s*)?(?P<unit>hours?|hrs?|h|minutes?|mins?|days?|weeks?)\b",
+    re.IGNORECASE,
 )
 _UNIT_MINUTES = {"h": 60, "m": 1, "d": 1440, "w": 10080}
 _TOPIC = re.compile(
-    r"\btimes?\b|\bclocks?\b|\bhours?\b.*\b(?:ahead|behind|apart|between|difference|earlier|later|until|till|from now|from)\b"
-    r"|\b(?:ahead|behind)\b|\bdate\b|\bwhat day\b|\bwhich day\b|\bday of the week\b|\bday is it\b|\bhow late\b|\bo'clock\b|\btoday\b"
+    (r"\btimes?\b|\bclocks?\b|\b(?:hours?|minutes?)\b.*\b(?:ahead|behind|apart|between|"
+r"difference|earlier|later|until|till|from now|from)\b")
+    (r"|\b(?:ahead|behind)\b|\b(?:later|earlier)\b.*\bthan\b|\b(?:later|earlier) in\b|"
+r"\boffset\b|\bdate\b|\bwhat day\b|\bwhich day\b|\bday of the week\b|\bday is it\b|"
+r"\bhow late\b|\bo'clock\b|\btoday\b")
     r"|\btime ?zones?\b|\bhow long until\b|\bnoon\b|\bmidnight\b|\bweekday\b",
     re.IGNORECASE,
 )
 _GAP = re.compile(
-    r"\bdifferen\w*\b|\bahead\b|\bbehind\b|\bapart\b|\bgap\b|\bhow (?:many hours|much) (?:earlier|later|further)\b|\boffset\b"
-    r"|\bhours? (?:separate|between|lie|from)\b|\bhow many hours\b.*\b(?:between|separate|from)\b|\bhow far\b.*\bclocks?\b"
+    (r"\bdifferen\w*\b|\bsame time\b|\b(?:later|earlier) in\b|\bahead\b|\bbehind\b|"
+r"\bapart\b|\bgap\b|\bhow (?:many hours|much) (?:earlier|later|further)\b|\boffset\b")
+    (r"|\bhours? (?:separate|between|lie|from)\b|\bhow many hours\b.*\b(?:between|separate|"
+r"from)\b|\bhow far\b.*\bclocks?\b")
     r"|\b(?:earlier|later) (?:is|are)\b|\b(?:earlier|later) than\b",
     re.IGNORECASE,
 )
-_UNTIL = re.compile(r"\b(?:until|till|before it is|to go before|left before|remain before|'til)\b", re.IGNORECASE)
+_UNTIL = re.compile(
+    r"\b(?:until|till|before it is|to go before|left before|remain before|'til)\b", re.IGNORECASE
+)
 _AGO = re.compile(r"\bago\b|\bwas it\b|\bearlier\b", re.IGNORECASE)
-_TRAVEL = re.compile(r"\b(?:flight|flies|fly|takes|lasts|long|journey|trip|train|lands?|arrives?|hours? later)\b", re.IGNORECASE)
-_SPOKEN = re.compile(r"\b([a-z]+(?:-[a-z]+)?)(?=[\s-]+(?:hours?|minutes?|days?|weeks?|o'?clock|[ap]\.?m\b))", re.IGNORECASE)
+_TRAVEL = re.compile(
+    r"\b(?:flight|flies|fly|takes|lasts|long|journey|trip|train|lands?|arrives?|hours? later)\b",
+    re.IGNORECASE,
+)
+_SPOKEN = re.compile(
+    r"\b([a-z]+(?:-[a-z]+)?)(?=[\s-]+(?:hours?|minutes?|days?|weeks?|o'?clock|[ap]\.?m\b))", re.IGNORECASE
+)
 _HERE = re.compile(r"\b(?:there|it|that city|here)\b", re.IGNORECASE)
-_NOT_CLOCKS = re.compile(r"\btimes? (?:\d|the|it|that|my|as)\b|\d\s*times\b|\btimes (?:two|three|four|five|ten)\b|\bhow many times\b", re.IGNORECASE)
+_NOT_CLOCKS = re.compile(
+    (r"\btimes? (?:\d|the|it|that|my|as)\b|\d\s*times\b|\btimes (?:two|three|four|five|"
+r"ten)\b|\bhow many times\b"),
+    re.IGNORECASE,
+)
 _NOW = re.compile(
-    r"\b(?:what(?:'s| is)?|tell me|give me|do you have|get|show me|know|check|current|look up)\b.*\b(?:time|date|day|clock)\b|\btime is it\b"
-    r"|\bwhat day\b|\bhow late\b|\bday is it\b|\btime\b.*\b(?:now|in|at)\b|\b(?:right now|today)\b|\bwhich day\b|\bdate\b|\bweekday\b",
+    (r"\b(?:what(?:'s| is)?|tell me|give me|do you have|get|show me|know|check|current|look "
+r"up)\b.*\b(?:time|date|day|clock)\b|\btime is it\b")
+    (r"|\bwhat day\b|\bhow late\b|\bday is it\b|\btime\b.*\b(?:now|in|at)\b|\b(?:right now|"
+r"today)\b|\bwhich day\b|\bdate\b|\bweekday\b"),
     re.IGNORECASE,
 )
 
@@ -58,9 +77,17 @@ def read_times(text: str, agenda: Agenda) -> bool:
     places, moments = places_in(text), _times_of_day(text)
     if _states(text, places, moments, agenda):
         return True
-    if not (_TOPIC.search(text) or (moments and places)) or (_NOT_CLOCKS.search(text) and not places):
+    follows = bool(places) and (agenda.moment is not None or (bool(agenda.place) and "difference" in text))
+    if not (_TOPIC.search(text) or (moments and places) or follows) or (
+        _NOT_CLOCKS.search(text) and not places
+    ):
         return False
-    if not (places or agenda.place or agenda.places or re.search(r"\btime\b|\bday\b|\bdate\b|\bclock\b|\bhow late\b", text, re.IGNORECASE)):
+    if not (
+        places
+        or agenda.place
+        or agenda.places
+        or re.search(r"\btime\b|\bday\b|\bdate\b|\bclock\b|\bhow late\b", text, re.IGNORECASE)
+    ):
         return False
     for reading in (_gap, _elsewhere, _until, _later, _now):
         if reading(text, places, moments, agenda):
@@ -70,18 +97,32 @@ def read_times(text: str, agenda: Agenda) -> bool:
     return False
 
 
-_STATEMENT = re.compile(r"\b(?:what|how|when|which|is it|tell|give|convert|show|difference|compare|until|time is|list|do i|should)\b|\?", re.IGNORECASE)
-_STATED = re.compile(r"\b(?:live[sd]?|based|office|work(?:s|ing)?|located|stay(?:s|ing)?|is in|am in|are in|from|flying|travel\w*|moved|team|colleague|friend|client)\b", re.IGNORECASE)
+_STATEMENT = re.compile(
+    (r"\b(?:what|how|when|which|is it|tell|give|convert|show|difference|compare|until|time "
+r"is|list|do i|should)\b|\?"),
+    re.IGNORECASE,
+)
+_STATED = re.compile(
+    (r"\b(?:live[sd]?|based|office|work(?:s|ing)?|located|stay(?:s|ing)?|is in|am in|are in|"
+r"from|flying|travel\w*|moved|team|colleague|friend|client)\b"),
+    re.IGNORECASE,
+)
 
 
 def _states(text: str, places: tuple[Place, ...], moments: list[_TimeOfDay], agenda: Agenda) -> bool:
     """Takes in what a statement says of times and places, for the question that follows."""
-    asks = _STATEMENT.search(re.sub(r"^\s*when\b(?! is| do| does| will)|^\s*when (?=it)", "", text, flags=re.IGNORECASE))
+    asks = _STATEMENT.search(
+        re.sub(r"^\s*when\b(?! is| do| does| will)|^\s*when (?=it)", "", text, flags=re.IGNORECASE)
+    )
     if asks or re.search(r"\b(?:remember|note|store|save)\b", text, re.IGNORECASE):
         return False
     if moments and (places or re.search(r"\b(?:at|starts?|begins?|leaves?|departs?|is)\b", text)):
         named = places[0].name if places else agenda.place
-        agenda.moment = (moments[0].minutes, min(places, key=lambda place: _distance(place, moments[0])).name if places else named, _duration(text))
+        agenda.moment = (
+            moments[0].minutes,
+            min(places, key=lambda place: _distance(place, moments[0])).name if places else named,
+            _duration(text),
+        )
         agenda.place = agenda.moment[1]
         agenda.places += [place.name for place in places]
         return bool(agenda.place)
@@ -94,13 +135,22 @@ def _states(text: str, places: tuple[Place, ...], moments: list[_TimeOfDay], age
     return False
 
 
-_GAP_PHRASE = re.compile(r"^(?:the |their )?(?:current )?(?:time|hours?|time ?zone)?(?: zone)?\s*(?:difference|gap|offset)(?: in (?:hours|time))?\s+(?:between|from)\b", re.IGNORECASE)
+_GAP_PHRASE = re.compile(
+    r"^(?:the |their )?(?:(?:number of |amount of )?hours? (?:between|from)\b"
+    (r"|(?:current )?(?:time|hours?|time ?zone)?(?: zone)?\s*(?:difference|gap|offset)(?: "
+r"in (?:hours|time))?\s+(?:between|from)\b)"),
+    re.IGNORECASE,
+)
 
 
 def gap_value(text: str, agenda: Agenda) -> Formula | None:
     """The time difference between two places as a value for arithmetic."""
     places = _distinct(places_in(text))
-    if len(places) != 2 or not _GAP_PHRASE.match(text) or text[places[1].end :].strip(" ?.") not in ("", "in hours", "time"):
+    if (
+        len(places) != 2
+        or not _GAP_PHRASE.match(text)
+        or text[places[1].end :].strip(" ?.") not in ("", "in hours", "time")
+    ):
         return None
     gap = _gap_task(places[0], places[1], agenda)
     return agenda.result(Gap(gap.first, gap.second, answers=False), "hour")
@@ -144,6 +194,13 @@ def _gap(text: str, places: tuple[Place, ...], moments: list[_TimeOfDay], agenda
     if not _GAP.search(text) or (moments and not re.search(r"\bahead\b|\bbehind\b", text)):
         return False
     found = _with_context(places, agenda)
+    if re.search(r"\boffset\b", text) and sum(place.zone != "UTC" for place in found) == 1:
+        return _now(
+            f"what time is it in {next(place.name for place in found if place.zone != 'UTC')}",
+            tuple(place for place in found if place.zone != "UTC"),
+            [],
+            agenda,
+        )
     if len(found) == 1:
         found.append(Place("UTC", "UTC", 0, 0)) if found[0].zone != "UTC" else None
     if len(found) < 2:
@@ -157,30 +214,45 @@ def _gap(text: str, places: tuple[Place, ...], moments: list[_TimeOfDay], agenda
         first, second = second, first
     for other in found[2:]:
         agenda.result(_gap_task(first, other, agenda), "hour")
-    agenda.result(_gap_task(first, second, agenda), "hour")
+    value = agenda.result(_gap_task(first, second, agenda), "hour")
+    if re.search(r"\bhow many minutes\b|\bin minutes\b", text, re.IGNORECASE):
+        agenda.result(Calculate(operation("*", value, Number("60")), "minute"), "minute")
     return True
 
 
 def asks_for_both_times(text: str) -> bool:
-    return bool(re.search(r"\bwhat time\b|\bcurrent times?\b|\btimes in\b|\bthe time in\b", text, re.IGNORECASE))
+    return bool(
+        re.search(r"\bwhat time\b|\bcurrent times?\b|\btimes in\b|\bthe time in\b", text, re.IGNORECASE)
+    )
 
 
 def _elsewhere(text: str, places: tuple[Place, ...], moments: list[_TimeOfDay], agenda: Agenda) -> bool:
     """`When it is 15:00 in Tokyo, what time is it in Paris?`"""
     found = _with_context(places, agenda)
     others = places or tuple(place for name in agenda.places if (place := _named(name)))
-    if not moments and agenda.moment and len({*(place.name for place in others), agenda.moment[1]}) > 1 and not re.search(r"\bnow\b|\bcurrent\b", text):
+    if (
+        not moments
+        and agenda.moment
+        and len({*(place.name for place in others), agenda.moment[1]}) > 1
+        and not re.search(r"\bnow\b|\bcurrent\b", text)
+    ):
         return _stated_elsewhere(text, others, agenda)
     if not moments or len(found) < 2 or _UNTIL.search(text):
         return False
     moment = moments[0]
     present = _distinct(places)
-    source = min(present, key=lambda place: _distance(place, moment)) if len(present) > 1 else _single_source(found, present, moment, text)
+    source = (
+        min(present, key=lambda place: _distance(place, moment))
+        if len(present) > 1
+        else _single_source(found, present, moment, text)
+    )
     travel = _duration(text) if _TRAVEL.search(text) else 0
     for target in found:
         if target.zone == source.zone and target.name == source.name:
             continue
-        gap = agenda.add(Gap(_clock(target, agenda, answers=False), _clock(source, agenda, answers=False), answers=False))
+        gap = agenda.add(
+            Gap(_clock(target, agenda, answers=False), _clock(source, agenda, answers=False), answers=False)
+        )
         agenda.add(Elsewhere(moment.minutes, gap, source.name, target.name, travel))
     return True
 
@@ -195,8 +267,18 @@ def _stated_elsewhere(text: str, places: tuple[Place, ...], agenda: Agenda) -> b
     for target in _distinct(places):
         if target.name == source.name:
             continue
-        gap = agenda.add(Gap(_clock(target, agenda, answers=False), _clock(source, agenda, answers=False), answers=False))
-        agenda.add(Elsewhere(minutes, gap, source.name, target.name, passed + (_duration(text) if _TRAVEL.search(text) else 0)))
+        gap = agenda.add(
+            Gap(_clock(target, agenda, answers=False), _clock(source, agenda, answers=False), answers=False)
+        )
+        agenda.add(
+            Elsewhere(
+                minutes,
+                gap,
+                source.name,
+                target.name,
+                passed + (_duration(text) if _TRAVEL.search(text) else 0),
+            )
+        )
     return True
 
 
@@ -224,7 +306,11 @@ def _until(text: str, places: tuple[Place, ...], moments: list[_TimeOfDay], agen
 def _later(text: str, places: tuple[Place, ...], moments: list[_TimeOfDay], agenda: Agenda) -> bool:
     """`What time will it be in Rome in 5 hours?`"""
     minutes = _duration(text)
-    if minutes == 0 or moments or not re.search(r"\btime\b|\bclock\b|\bday\b|\bdate\b|\bhow late\b", text, re.IGNORECASE):
+    if (
+        minutes == 0
+        or moments
+        or not re.search(r"\btime\b|\bclock\b|\bday\b|\bdate\b|\bhow late\b", text, re.IGNORECASE)
+    ):
         return False
     minutes = -minutes if _AGO.search(text) else minutes
     for place in _distinct(places) or [_named(agenda.place) or _UTC]:
@@ -241,7 +327,10 @@ def _now(text: str, places: tuple[Place, ...], moments: list[_TimeOfDay], agenda
         return True
     found = _distinct(places)
     if not found:
-        found = [(_named(agenda.place) if agenda.place and _HERE.search(text.replace("is it", "")) else None) or _UTC]
+        found = [
+            (_named(agenda.place) if agenda.place and _HERE.search(text.replace("is it", "")) else None)
+            or _UTC
+        ]
     for place in found:
         _clock(place, agenda, answers=True)
     return True

@@ -44,8 +44,8 @@ def lacking(ability: str, needed_for: str) -> str:
 
 def failed(purpose: str, status: CallStatus, text: str) -> str:
     if status == CallStatus.SUCCEEDED:
-        return f"I tried to {purpose}, but the tool's answer was of no use: {_short(text)}"
-    return f"I tried to {purpose}, but the call {_ENDED.get(status, 'failed')}: {_short(text)}"
+        return f"I could not {purpose}, because the tool's answer was of no use: {_short(text)}"
+    return f"I could not {purpose}, because the call {_ENDED.get(status, 'failed')}: {_short(text)}"
 
 
 def _short(text: str) -> str:
@@ -57,17 +57,26 @@ def _short(text: str) -> str:
 def noted(phrase: str, text: str) -> str:
     subject = capital(yours(phrase))
     if len(text.split()) <= 12 and "\n" not in text:
-        verb = "are" if re.search(r"\b(?:\w{3,}[^s\W]s)$", phrase) and not phrase.endswith(("ss", "us", "is")) else "is"
+        verb = (
+            "are"
+            if re.search(r"\b(?:\w{3,}[^s\W]s)$", phrase) and not phrase.endswith(("ss", "us", "is"))
+            else "is"
+        )
         return f"{subject} {verb} {text.rstrip('.')}."
     return f"The note on {yours(phrase)} says: {text}"
 
 
 def found(about: str, said: str) -> str:
-    return f"{capital(about)} is {said}." if said != "nothing" else f"I found nothing for {about} in the JSON."
+    return (
+        f"{capital(about)} is {said}." if said != "nothing" else f"I found nothing for {about} in the JSON."
+    )
 
 
 def clock(place: str, moment: Moment) -> str:
-    return f"In {place} it is {moment.shown:%H:%M} on {moment.weekday}, {_date(moment)} (UTC{_signed(moment.offset)})."
+    return (
+        f"In {place} it is {moment.shown:%H:%M} on {moment.weekday}, {_date(moment)} "
+        f"(UTC{_signed(moment.offset)})."
+    )
 
 
 def _date(moment: Moment) -> str:
@@ -112,7 +121,9 @@ def elsewhere(task: Elsewhere, moved: Decimal) -> str:
 
 def _span(minutes: int) -> str:
     hours, rest = divmod(abs(minutes), 60)
-    parts = [f"{hours} hour{'s' * (hours != 1)}"] * (hours > 0) + [f"{rest} minute{'s' * (rest != 1)}"] * (rest > 0)
+    parts = [f"{hours} hour{'s' * (hours != 1)}"] * (hours > 0) + [f"{rest} minute{'s' * (rest != 1)}"] * (
+        rest > 0
+    )
     return " and ".join(parts) or "0 minutes"
 
 
@@ -127,14 +138,24 @@ def later(place: str, moment: Moment, minutes: int, value: Decimal) -> str:
 
 def until(place: str, moment: Moment, label: str, value: str) -> str:
     minutes = int(Decimal(value))
-    return f"In {place} it is {moment.shown:%H:%M}, so it is {_span(minutes)} ({minutes} minutes) until {label}."
+    return (
+        f"In {place} it is {moment.shown:%H:%M}, so it is {_span(minutes)} ({minutes} minutes) until {label}."
+    )
 
 
 def small_talk(kind: str, abilities: list[str]) -> str:
     if kind == "thanks":
         return "You are welcome."
-    offer = f"With the tools I have, I am one that {_listed(abilities)}." if abilities else "I was given no tool that I can use, so there is little I can do now."
-    return f"Hello. I answer by rules. {offer}" if kind == "greeting" else f"I answer by rules, step by step. {offer}"
+    offer = (
+        f"Of the tools I have, {_listed(['one ' + ability for ability in abilities])}."
+        if abilities
+        else "I was given no tool that I can use, so there is little I can do now."
+    )
+    return (
+        f"Hello. I answer by rules. {offer}"
+        if kind == "greeting"
+        else f"I answer by rules, step by step. {offer}"
+    )
 
 
 def _listed(parts: list[str]) -> str:
@@ -146,7 +167,7 @@ def said(kind: str, text: str) -> str:
         case "lack":
             return f"I cannot do this: {text}."
         case "unread":
-            return f"I did not understand this and have no tool for it: \"{text.strip()}\". {_SCOPE}."
+            return f'I did not understand this and have no tool for it: "{text.strip()}". {_SCOPE}.'
         case "unclear":
             return f"I did not understand what part {text} plays in this, so I do not guess an answer."
         case "fact":

@@ -25,6 +25,7 @@ class SqliteStore:
 
     def __init__(self, database: Database, committer: Committer, readers: Readers, clock: Clock) -> None:
         self._database = database
+        self._closed = False
         self.committer = committer
         self.readers = readers
         changes = Changes(committer, clock)
@@ -72,11 +73,14 @@ class SqliteStore:
         return self._database.durability
 
     async def close(self) -> None:
-        """Writes what was submitted.
+        """Writes what was submitted. A second call does nothing.
 
         SQLite checkpoints when its last connection closes, unless that one only reads: readers go first to
         leave one whole file, and last when nothing may be written any more.
         """
+        if self._closed:
+            return
+        self._closed = True
         if self.committer.failed:
             await self.committer.close()
             self._database.close()

@@ -1,0 +1,116 @@
+"""Clauses about notes and facts: storing, listing, recalling, stating."""
+
+import re
+
+from treadle_server.models.demo import notes
+from treadle_server.models.demo.calculations import read_calculation
+from treadle_server.models.demo.formulas import Formula, Number, Result
+from treadle_server.models.demo.inquiries import value_of
+from treadle_server.models.demo.references import IT, resolver
+from treadle_server.models.demo.tasks import Agenda, Calculate, ListNotes, Say, Store
+from treadle_server.models.demo.values import (
+    ARITHMETIC,
+)
+from treadle_server.models.demo.words import plain, tokens_of
+
+
+def keep(clause: str, agenda: Agenda) -> bool:
+    keeping = notes.read_keeping(re.sub(r"\s*[:,]?\s*⟦\d+⟧\s*[.!]?\s*$", "", clause))
+    if keeping is None:
+        return False
+    key, value, refers = keeping.key, keeping.value, keeping.refers
+    if not value or (refers and not key and value.lower() in ("that", "this", "it") and agenda.last is None):
+        if not agenda.facts:
+            return False
+        key, value = list(agenda.facts.items())[-1]
+    found = _kept_value(value, agenda, refers=refers)
+    name = notes.key_of(
+        key or (value if found is None or value.lower() not in ("that", "this", "it") else "result")
+    )
+    if not name:
+        return False
+    _store(name, value, found, agenda)
+    return True
+
+
+def _kept_value(value: str, agenda: Agenda, *, refers: bool) -> Formula | None:
+    """The value of a phrase that has to be worked out, None when the words themselves are to be kept."""
+    tokens = tokens_of(value)
+    if len(tokens) == 1 and tokens[0].kind == "number":
+        return None
+    if refers or ARITHMETIC.search(plain(tokens)) or "⟦" in value or IT.match(plain(tokens)):
+        found = read_calculation(tokens, agenda.last, resolver(agenda))
+        if found is None:
+            found = value_of(tokens, agenda) if refers or "⟦" in value else None
+        return found
+    return None
+
+
+def _store(name: str, text: str, found: Formula | None, agenda: Agenda) -> None:
+    same = tuple(index for index in agenda.stores if getattr(agenda.tasks[index], "key", "") == name)
+    if isinstance(found, Number):
+        text, found = found.text, None
+    if found is not None:
+        result = found if isinstance(found, Result) else agenda.result(Calculate(found))
+        assert isinstance(result, Result)
+        agenda.stores.append(agenda.add(Store(name, "", result.task, same)))
+        agenda.last = result
+        return
+    agenda.stores.append(agenda.add(Store(name, text, after=same)))
+    agenda.notes[name] = text
+    agenda.recalls.pop(name, None)
+    agenda.last = None
+    agenda.subject = name
+
+
+def list_notes(clause: str, agenda: Agenda) -> bool:
+    if not notes.asks_for_all(clause):
+        return False
+    agenda.add(ListNotes(tuple(agenda.stores)))
+    return True
+
+
+def state_fact(clause: str, agenda: Agenda) -> bool:
+    fact = notes.read_fact(clause)
+    if fact is None:
+        return False
+    name, value = fact
+    computed = read_calculation(tokens_of(value), agenda.last, resolver(agenda))
+    if isinstance(computed, Number):
+        value = computed.text
+    agenda.facts[notes.key_of(name)] = value
+    agenda.add(Say("fact", f"{_yours(name)} is {value}"))
+    return True
+
+
+def recall_plainly(clause: str, agenda: Agenda) -> bool:
+    return not ARITHMETIC.search(plain(tokens_of(clause))) and recall(clause, agenda)
+
+
+def recall(clause: str, agenda: Agenda) -> bool:
+    phrase = notes.recalled_phrase(clause)
+    key = notes.key_of(phrase)
+    if not phrase or not key or notes.read_fact(clause):
+        return False
+    both = re.split(r",? and (?=(?:my|our|the) )", phrase)
+    if len(both) == 2:
+        return all(recall(f"what is {part}", agenda) for part in both)
+    if agenda.facts.get(key):
+        agenda.add(Say("told", f"You said that {_yours(phrase)} is {agenda.facts[key]}."))
+        return True
+    agenda.last = agenda.recall(key, phrase, answers=True)
+    return True
+
+
+def guess_note(clause: str, agenda: Agenda) -> bool:
+    phrase = notes.guessed_phrase(clause)
+    if not phrase or not agenda.alone:
+        return False
+    agenda.last = agenda.recall(notes.key_of(phrase), phrase, answers=True, guess=True)
+    return True
+
+
+def _yours(phrase: str) -> str:
+    return re.sub(
+        r"\bour\b", "your", re.sub(r"\bmy\b", "your", phrase, flags=re.IGNORECASE), flags=re.IGNORECASE
+    )

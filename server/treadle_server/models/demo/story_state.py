@@ -1,0 +1,182 @@
+"""What a story amounts to so far, and how shares change it."""
+
+import re
+from dataclasses import dataclass, field
+
+from treadle_server.models.demo.formulas import Formula, number, operation
+from treadle_server.models.demo.quantities import MONEY, TIMES, Quantity
+from treadle_server.models.demo.rates import (
+    Unexplained,
+    plain_value,
+)
+from treadle_server.models.demo.story_signs import (
+    BUY,
+    LOSS,
+    direction_of,
+    near_words,
+)
+from treadle_server.models.demo.tasks import Agenda
+from treadle_server.models.demo.words import stem
+
+
+@dataclass(slots=True)
+class State:
+    """What the story amounts to so far."""
+
+    agenda: Agenda
+    question: str
+    value: Formula | None = None
+    unit: str = ""
+    per: str = ""
+    held: bool = False
+    income: bool = False
+    losing: bool = False
+    base: Formula | None = None
+    """Value before the last share was taken."""
+    terms: list[Formula] = field(default_factory=list)
+    rates: list[Quantity] = field(default_factory=list)
+    sharers: list[Formula] = field(default_factory=list)
+    tender: Formula | None = None
+    last_sentence: int = -1
+    counted: Formula | None = None
+    """How many things the last price was for."""
+    settled: int = -1
+    """Sentence whose shares the question chose from."""
+
+    def keep(self, formula: Formula, unit: str | None = None) -> None:
+        self.unit = self.unit if unit is None else unit
+        self.value = self.agenda.value(formula, self.unit)
+
+
+def take_share(state: State, item: Quantity, rest: list[Quantity]) -> None:
+    """A percentage or fraction of what there is."""
+    if state.value is None and state.rates and state.rates[-1].per in TIMES:
+        rate = state.rates.pop()
+        state.value, state.unit, state.per = rate.value, rate.unit, rate.per
+    if state.value is None:
+        raise Unexplained(plain_value(item))
+    before, after = item.before, item.after
+    near = near_words(item)
+    if state.settled == item.sentence and not after.startswith(("of those", "of these", "of them")):
+        return
+    chosen = [
+        other
+        for other in rest
+        if other.kind == "share" and other.sentence == item.sentence and _keeps_part(state, other, [])
+    ]
+    if chosen and not _keeps_part(state, item, []):
+        return
+    state.losing = (
+        bool(LOSS.search(before))
+        or direction_of(item, income=state.income) < 0
+        or (state.held and bool(BUY.search(before)))
+    )
+    share = item.value
+    whole = state.value
+    state.base = whole
+    part = _share_formula(whole, share)
+    if _wants_part(state.question, near):
+        state.keep(part)
+    elif (direction := direction_of(item, income=state.income)) and not after.startswith("of"):
+        state.keep(_grown(whole, share) if direction > 0 else _left_over(whole, share))
+    elif _keeps_part(state, item, rest):
+        state.settled = item.sentence if _keeps_part(state, item, []) else -1
+        state.keep(part)
+    else:
+        state.keep(_left_over(whole, share))
+
+
+def _wants_part(question: str, near: str) -> bool:
+    """Whether the question is for the tip, tax or discount itself."""
+    for word in ("tip", "tax", "discount", "interest", "commission", "raise", "deposit"):
+        if re.search(rf"\b{word}\b", near) and re.search(rf"\b{word}\b", question):
+            return not re.search(
+                (
+                    r"\b(?:after|with|including|includes?|total|final|pay|price|cost|left|before|"
+                    r"altogether|balance|worth)\b"
+                ),
+                question,
+            )
+    return False
+
+
+def _keeps_part(state: State, item: Quantity, rest: list[Quantity]) -> bool:
+    near = f"{item.before} {item.after}"
+    asked = {stem(word) for word in re.findall(r"[a-z]+", state.question)}
+    ignored = {
+        "how",
+        "many",
+        "much",
+        "of",
+        "the",
+        "be",
+        "are",
+        "is",
+        "in",
+        "them",
+        "there",
+        "do",
+        "does",
+        "a",
+        "to",
+        "and",
+        "student",
+        "he",
+        "she",
+        "they",
+        "has",
+        "have",
+        "it",
+        "his",
+        "her",
+        "their",
+        "on",
+        "for",
+        "at",
+        "who",
+        "will",
+        "can",
+        "did",
+        "person",
+        "total",
+        "now",
+        "was",
+        "were",
+        "with",
+    }
+    after = re.split(r"[,;.?]|\band\b", item.after)[0]
+    told = {stem(word) for word in re.findall(r"[a-z]+", after)[:8]} - ignored - {state.unit}
+    verb = {stem(word) for word in re.findall(r"[a-z]+", item.before)[-3:]} - ignored - {state.unit}
+    if re.search(r"\b(?:not|n't|rest|remaining|remain|left|other|others|without)\b", state.question):
+        return False
+    if (told and len(told & asked) > len(told) / 2) or verb & asked:
+        return True
+    if any(other.per and other.unit == MONEY for other in rest) and re.search(
+        r"\b(?:sells?|sold)\b", item.before
+    ):
+        return True
+    if any(
+        other.kind == "share" and re.search(r"\bof (?:those|these|them|the)\b", other.after) for other in rest
+    ) and not LOSS.search(near):
+        return True
+    return bool(item.after.startswith(("of those", "of these")) and not LOSS.search(item.before))
+
+
+def _share_formula(whole: Formula, share: Formula) -> Formula:
+    upper, lower = _parts(share)
+    return operation("/", whole if upper == number(1) else operation("*", whole, upper), lower)
+
+
+def _left_over(whole: Formula, share: Formula) -> Formula:
+    upper, lower = _parts(share)
+    return operation("/", operation("*", whole, operation("-", lower, upper)), lower)
+
+
+def _grown(whole: Formula, share: Formula) -> Formula:
+    upper, lower = _parts(share)
+    return operation("/", operation("*", whole, operation("+", lower, upper)), lower)
+
+
+def _parts(share: Formula) -> tuple[Formula, Formula]:
+    operands = getattr(share, "operands", (share, number(1)))
+    return operands[0], operands[1]

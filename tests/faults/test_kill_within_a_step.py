@@ -1,0 +1,97 @@
+"""A server killed between an intent and its result: what is repeated, and what is only in doubt."""
+
+import pytest
+
+from tests.faults.history import Acknowledged, History, check
+from tests.faults.ledger import Line
+from tests.faults.scripts import script
+from tests.faults.site import AGENT, STRICT_AGENT, Site
+from treadle import Action, Thread, ThreadEvent
+
+THREAD = "step"
+SIGKILLED = -9
+
+
+async def killed(site: Site, tool: str, failpoint: str, agent: str = AGENT) -> History:
+    """One call of a tool in a thread whose server was killed at the failpoint and started again."""
+    await site.start(f"{failpoint}@1=kill")
+    async with site.client() as client:
+        created = await client.create_thread(agent, data=script(THREAD, [[tool]]), thread_id=THREAD, request_id="r")
+        assert await site.ended() == SIGKILLED
+        await site.start()
+        async for _ in client.watch(THREAD):
+            pass
+        history = History([Acknowledged("r", created.name)], ledger=site.ledger.lines())
+        await history.read(client)
+    check(history)
+    return history
+
+
+def log_of(history: History) -> list[ThreadEvent]:
+    return history.logs[f"threads/{THREAD}"]
+
+
+def result_of(history: History) -> tuple["Action.Status.ValueType", str]:
+    (completed,) = [e.tool_call_completed for e in log_of(history) if e.HasField("tool_call_completed")]
+    return completed.status, completed.observation
+
+
+def attempts(history: History, kind: str) -> list[int]:
+    return [getattr(event, kind).attempt for event in log_of(history) if event.HasField(kind)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("failpoint", "effects"), [("tool.before", 0), ("tool.after", 1)])
+async def test_a_call_at_most_once_is_not_repeated_and_its_model_is_told(
+    site: Site, failpoint: str, effects: int
+) -> None:
+    history = await killed(site, "send", failpoint)
+
+    status, observation = result_of(history)
+    assert status == Action.UNKNOWN
+    assert "was not repeated" in observation
+    assert len(history.ledger) == effects
+    assert attempts(history, "tool_call_started") == [1]
+    end = log_of(history)[-1].thread_ended
+    assert end.state == Thread.COMPLETED
+    assert end.output.text == f"done after {observation}"
+
+
+@pytest.mark.parametrize(("failpoint", "effects"), [("tool.before", 0), ("tool.after", 1)])
+async def test_an_agent_that_asks_for_it_fails_where_an_outcome_is_unknown(
+    site: Site, failpoint: str, effects: int
+) -> None:
+    history = await killed(site, "send", failpoint, STRICT_AGENT)
+
+    assert result_of(history)[0] == Action.UNKNOWN
+    assert len(history.ledger) == effects
+    end = log_of(history)[-1].thread_ended
+    assert (end.state, end.stop_reason) == (Thread.FAILED, Thread.TOOL_OUTCOME_UNKNOWN)
+
+
+@pytest.mark.parametrize("agent", [AGENT, STRICT_AGENT])
+@pytest.mark.parametrize(("failpoint", "attempts_made"), [("tool.before", [2]), ("tool.after", [1, 2])])
+@pytest.mark.parametrize("tool", ["look", "save"])
+async def test_a_call_that_may_be_repeated_is_made_again_with_its_key(
+    site: Site, tool: str, failpoint: str, attempts_made: list[int], agent: str
+) -> None:
+    history = await killed(site, tool, failpoint, agent)
+
+    assert result_of(history) == (Action.SUCCEEDED, f"{tool} {THREAD}/1/1")
+    key = history.ledger[0].key
+    assert history.ledger == [
+        Line(tool, f"{THREAD}/1/1", "call-1-1", key, attempt) for attempt in attempts_made
+    ]
+    assert log_of(history)[-1].thread_ended.state == Thread.COMPLETED
+
+
+async def test_a_model_call_is_made_again_once_and_the_lost_attempt_is_in_the_cost(site: Site) -> None:
+    history = await killed(site, "look", "model.before")
+
+    first, *others = [event.usage_recorded for event in log_of(history) if event.HasField("usage_recorded")]
+    assert (first.call_id, first.attempt, first.estimated, first.cost.known) == ("model-1", 1, True, False)
+    assert [(usage.call_id, usage.attempt) for usage in others] == [("model-1", 2), ("model-2", 1)]
+    assert attempts(history, "model_call_started") == [1, 2, 1]
+    end = log_of(history)[-1].thread_ended
+    assert end.state == Thread.COMPLETED
+    assert not end.cost.known
+    assert end.usage.total_tokens == sum(usage.usage.total_tokens for usage in others)

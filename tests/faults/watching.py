@@ -1,0 +1,109 @@
+"""Readers of a thread that show what the server really sent, repeated and missing events too."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+
+from treadle import ThreadEvent
+from treadle.v1 import thread_service_pb2 as rpc
+from treadle.v1.thread_service_pb2_grpc import ThreadServiceStub
+
+if TYPE_CHECKING:
+    from treadle.v1.thread_service_pb2_grpc import ThreadServiceAsyncStub
+
+PAUSE_SECONDS = 0.02
+"""Between a broken stream and the next: a server that is stopping still answers."""
+_BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+@dataclass(slots=True)
+class Seen:
+    """All stored events that one watcher was sent, in order of arrival, over all its connections."""
+
+    watcher: str
+    thread: str = ""
+    events: list[ThreadEvent] = field(default_factory=list)
+    connections: int = 0
+    complete: bool = False
+    """The server itself said that there is no more."""
+
+    @property
+    def last(self) -> int:
+        return self.events[-1].sequence if self.events else 0
+
+
+class Ask(Protocol):
+    """Opens a stream of what comes after a sequence."""
+
+    def __call__(self, after: int) -> grpc.aio.UnaryStreamCall[Any, rpc.WatchThreadResponse]: ...
+
+
+def threads(channel: grpc.aio.Channel) -> "ThreadServiceAsyncStub":
+    return ThreadServiceStub(channel)
+
+
+def watching(channel: grpc.aio.Channel, thread: str) -> Ask:
+    """WatchThread."""
+
+    def ask(after: int) -> grpc.aio.UnaryStreamCall[Any, rpc.WatchThreadResponse]:
+        request = rpc.WatchThreadRequest(name=thread, after_sequence=after)
+        return threads(channel).WatchThread(request, wait_for_ready=True)
+
+    return ask
+
+
+def executing(channel: grpc.aio.Channel, start: rpc.ExecuteAgentStreamRequest) -> Ask:
+    """ExecuteAgentStream again and again: its request id finds the thread that the first one made."""
+
+    def ask(after: int) -> grpc.aio.UnaryStreamCall[Any, rpc.WatchThreadResponse]:
+        request = rpc.ExecuteAgentStreamRequest()
+        request.CopyFrom(start)
+        request.after_sequence = after
+        return threads(channel).ExecuteAgentStream(request, wait_for_ready=True)
+
+    return ask
+
+
+async def watch(seen: Seen, ask: Ask, drop_after: Callable[[], int] | None = None) -> Seen:
+    """Reads until the server says that there is no more, and goes on after every break where it was.
+
+    With `drop_after` it hangs up by itself after so many messages. Any other status than those of a broken
+    connection is an error.
+    """
+    while not seen.complete:
+        call = ask(seen.last)
+        seen.connections += 1
+        try:
+            with _cancelled_at_end(call):
+                seen.complete = await _read(seen, call, drop_after() if drop_after else 0)
+        except grpc.aio.AioRpcError as failure:
+            if failure.code() not in _BROKEN:
+                raise
+            await asyncio.sleep(PAUSE_SECONDS)
+    return seen
+
+
+async def _read(
+    seen: Seen, call: grpc.aio.UnaryStreamCall[Any, rpc.WatchThreadResponse], messages_max: int
+) -> bool:
+    """False when it left the stream before its end."""
+    count = 0
+    async for response in call:
+        seen.events += [event for event in response.events if event.sequence]
+        count += 1
+        if count == messages_max:
+            return False
+    return True
+
+
+@contextmanager
+def _cancelled_at_end(call: grpc.aio.UnaryStreamCall[Any, Any]) -> Iterator[None]:
+    """A call that is only dropped stays open at the server."""
+    try:
+        yield
+    finally:
+        call.cancel()
