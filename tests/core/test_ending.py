@@ -82,11 +82,14 @@ def test_a_model_failure_within_the_grace_is_not_tried_again() -> None:
     assert not payloads(history, e.ModelCallFailed)[0].will_retry
 
 
-def test_a_turn_within_the_grace_is_kept_and_paid_but_calls_nothing_and_answers_nothing() -> None:
+@pytest.mark.parametrize("calls", [(), ("look",)])
+def test_a_turn_within_the_grace_is_kept_and_paid_but_calls_nothing_and_answers_nothing(
+    calls: tuple[str, ...],
+) -> None:
     history = model_in_flight()
     history.ask(s.Cancel)
 
-    history.reply("42", "look")
+    history.reply("42", *calls)
 
     assert not payloads(history, e.MessageCompleted)[0].final
     assert payloads(history, e.ToolCallRequested) == []
@@ -101,6 +104,9 @@ def test_a_model_call_that_was_stopped_is_in_the_cost_as_unknown() -> None:
     history.ask(o.Aborted, call_id="model-1", attempt=1)
 
     assert names(*history.events[-3:]) == "ModelCallFailed UsageRecorded ThreadEnded"
+    assert payloads(history, e.ModelCallFailed) == [
+        e.ModelCallFailed("model-1", 1, Fault(1, "the call was stopped"))
+    ]
     assert history.state.cost == Cost(known=False)
 
 
@@ -127,6 +133,9 @@ def test_a_model_call_that_is_open_at_the_end_is_closed_and_in_the_cost_as_unkno
     history = model_in_flight().due()
 
     assert names(*history.events[-3:]) == "ModelCallFailed UsageRecorded ThreadEnded"
+    assert payloads(history, e.ModelCallFailed) == [
+        e.ModelCallFailed("model-1", 1, Fault(1, "the thread ended"))
+    ]
     assert payloads(history, e.UsageRecorded) == [
         e.UsageRecorded("model-1", 1, "scripted:tests", Usage(), Cost(known=False), estimated=True)
     ]

@@ -170,6 +170,10 @@ def test_three_turns_in_a_row_that_cannot_be_taken_fail(turn: dict[str, object],
     assert history.state.error.message.endswith(problem)
 
 
+def test_a_turn_with_as_many_calls_as_are_taken_is_taken() -> None:
+    assert len(created().turn("", *["look"] * 32).startable) == 32
+
+
 def rejected(history: History) -> History:
     return history.turn("{}", problem="no field a")
 

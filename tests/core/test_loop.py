@@ -4,6 +4,7 @@ import pytest
 
 from tests.core.histories import (
     COST,
+    MODEL,
     SECOND,
     USAGE,
     History,
@@ -38,6 +39,13 @@ def test_a_thread_runs_from_its_first_intent_on() -> None:
     assert names(*made) == "StateChanged IterationStarted ModelCallStarted"
     assert history.wanted == {CallModel("model-1", 1, begun=True)}
     assert history.state.start_time == history.now
+
+
+def test_events_name_the_model_as_the_thread_was_created_with_it() -> None:
+    history = created(spec(model="scripted:" + "x" * 1000)).turn("42")
+
+    assert payloads(history, e.ModelCallStarted)[0].model == MODEL
+    assert payloads(history, e.UsageRecorded)[0].model == MODEL
 
 
 def test_a_final_message_ends_the_thread_with_its_text() -> None:

@@ -171,7 +171,9 @@ def _numbered(what: str, events: list[ThreadEvent], whole: int = 0) -> Iterator[
     numbers = [event.sequence for event in events]
     expected = list(range(1, (whole or len(numbers)) + 1))
     if numbers != expected:
-        place = next((i for i, pair in enumerate(zip(numbers, expected, strict=False)) if pair[0] != pair[1]), -1)
+        place = next(
+            (i for i, pair in enumerate(zip(numbers, expected, strict=False)) if pair[0] != pair[1]), -1
+        )
         yield f"{what}: {len(numbers)} of {len(expected)} events, wrong from place {place}: {numbers[-5:]}"
 
 

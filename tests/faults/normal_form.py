@@ -16,7 +16,7 @@ def normal_form(log: Iterable[ThreadEvent]) -> list[str]:
     lines: list[str] = []
     for parallel, group in groupby(_kept(log), key=lambda event: event.WhichOneof("payload") in _PARALLEL):
         # Calls of one turn run at once, and complete in any order: it is kept within each call alone.
-        events = sorted(group, key=_call_of) if parallel else list(group)
+        events = sorted(group, key=_call_of if parallel else _in_order)
         lines += [text_format.MessageToString(event, as_one_line=True) for event in events]
     return lines
 
@@ -44,9 +44,13 @@ def _stripped(event: ThreadEvent, kind: str) -> ThreadEvent:
     for name in ("attempt", "duration"):
         if name in payload.DESCRIPTOR.fields_by_name:
             payload.ClearField(name)
-    # The cost of an attempt that a crash took is unknown, and so is the sum.
-    copy.thread_ended.cost.ClearField("known") if kind == "thread_ended" else None
+    if kind == "thread_ended":  # the cost of an attempt that a crash took is unknown, and so is the sum
+        copy.thread_ended.cost.ClearField("known")
     return copy
+
+
+def _in_order(_: ThreadEvent) -> str:
+    return ""
 
 
 def _call_of(event: ThreadEvent) -> str:

@@ -4,80 +4,86 @@ The store hangs before it commits. What waits for that commit does not come; the
 """
 
 import asyncio
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.faults.history import Acknowledged, History, check
 from tests.faults.scripts import script
 from tests.faults.site import AGENT, Site, eventually
 from tests.faults.watching import Seen, watch, watching
-from treadle import DeadlineExceeded, ThreadEvent
+from treadle import Client, DeadlineExceeded, Thread
 
 THREAD = "order"
+SCRIPT = script(THREAD, [["send"]])
+NOTE = f"{THREAD}/1/1"
 BLOCKED_SECONDS = 0.5
 """An answer that nothing holds back takes a hundredth of it."""
 
 
-async def whole_log(site: Site) -> list[ThreadEvent]:
-    """Of the thread that the tests run, from a server without failpoints: what stands at which sequence."""
-    await site.start()
-    async with site.client() as client:
-        log = [event async for event in client.stream(AGENT, data=script("whole", [["send"]]))]
-    await site.kill()
-    return log
+@pytest_asyncio.fixture
+async def places(tmp_path: Path, prepared: Path) -> dict[str, int]:
+    """Where in the log of the thread the last event of each kind stands, when nothing comes between."""
+    async with Site(tmp_path / "whole", prepared=prepared) as site:
+        await site.start()
+        async with site.client() as client:
+            log = [event async for event in client.stream(AGENT, data=SCRIPT)]
+    return {str(event.WhichOneof("payload")): event.sequence for event in log}
 
 
-def place_of(log: list[ThreadEvent], kind: str) -> int:
-    return next(event.sequence for event in log if event.WhichOneof("payload") == kind)
+async def make(client: Client) -> Thread:
+    return await client.create_thread(AGENT, data=SCRIPT, thread_id=THREAD, request_id="r")
 
 
 async def blocked(site: Site) -> None:
     """Returns once the store takes nothing more, while the server goes on answering."""
     async with site.client(timeout=BLOCKED_SECONDS) as impatient:
-        with pytest.raises(DeadlineExceeded):
-            await impatient.create_thread(AGENT, data=script("late", [[]]), request_id="late")
+        await eventually(lambda: _takes_nothing(impatient))
         assert (await impatient.get_server_info()).version
 
 
-async def finish(site: Site, seen: list[Seen]) -> History:
-    """Restarts the server and waits for the end of the thread and of its watchers."""
+async def _takes_nothing(client: Client) -> bool:
+    try:
+        await client.update_agent(AGENT, display_name="changed")
+    except DeadlineExceeded:
+        return True
+    return False
+
+
+async def finish(site: Site, seen: Sequence[Seen] = ()) -> None:
+    """Restarts the server, waits for the end of the thread and of its watchers, and checks everything."""
     await site.restart()
     async with site.client() as client, site.channel() as channel:
-        made = await client.create_thread(AGENT, data=script(THREAD, [["send"]]), thread_id=THREAD, request_id="r")
-        late = await client.create_thread(AGENT, data=script("late", [[]]), request_id="late")
+        made = await make(client)
         for each in seen:
             await watch(each, watching(channel, made.name))
-        for name in (made.name, late.name):
-            async for _ in client.watch(name):
-                pass
-        acknowledged = [Acknowledged("r", made.name), Acknowledged("late", late.name)]
-        history = History(acknowledged, seen, ledger=site.ledger.lines())
-        del history.ledger[: sum(line.note.startswith("whole") for line in history.ledger)]
-        await history.read(client)
-    history.threads = {name: thread for name, thread in history.threads.items() if name in (made.name, late.name)}
-    check(history)
-    return history
+        async for _ in client.watch(made.name):
+            pass
+        acknowledged = [Acknowledged("r", made.name)]
+        check(await History(acknowledged, list(seen), ledger=site.ledger.lines()).read(client))
 
 
 async def test_a_thread_is_not_acknowledged_before_it_is_committed(site: Site) -> None:
     await site.start("commit.before@1=hang")
     async with site.client(timeout=BLOCKED_SECONDS) as impatient:
         with pytest.raises(DeadlineExceeded):
-            await impatient.create_thread(
-                AGENT, data=script(THREAD, [["send"]]), thread_id=THREAD, request_id="r"
-            )
+            await make(impatient)
 
-    history = await finish(site, [])
+    await finish(site)
 
-    assert len(history.threads) == 2
+    assert len(site.ledger.lines(NOTE)) == 1
 
 
 @pytest.mark.parametrize("kind", ["message_completed", "tool_call_completed", "thread_ended"])
-async def test_an_event_is_not_shown_before_it_is_committed(site: Site, kind: str) -> None:
-    place = place_of(await whole_log(site), kind)
+async def test_an_event_is_not_shown_before_it_is_committed(
+    site: Site, places: dict[str, int], kind: str
+) -> None:
+    place = places[kind]
     await site.start(f"commit.before@{place}=hang")
     async with site.client() as client, site.channel() as channel:
-        made = await client.create_thread(AGENT, data=script(THREAD, [["send"]]), thread_id=THREAD, request_id="r")
+        made = await make(client)
         seen = Seen("watcher", made.name)
         watcher = asyncio.create_task(watch(seen, watching(channel, made.name)))
         await eventually(lambda: seen.last > 0)
@@ -91,15 +97,16 @@ async def test_an_event_is_not_shown_before_it_is_committed(site: Site, kind: st
     assert 0 < shown < place
 
 
-async def test_a_call_at_most_once_is_not_made_before_its_intent_is_committed(site: Site) -> None:
-    place = place_of(await whole_log(site), "tool_call_started")
-    await site.start(f"commit.before@{place}=hang")
+async def test_a_call_at_most_once_is_not_made_before_its_intent_is_committed(
+    site: Site, places: dict[str, int]
+) -> None:
+    await site.start(f"commit.before@{places['tool_call_started']}=hang")
     async with site.client() as client:
-        await client.create_thread(AGENT, data=script(THREAD, [["send"]]), thread_id=THREAD, request_id="r")
+        await make(client)
         await blocked(site)
-        made = site.ledger.lines(f"{THREAD}/1/1")
+        made = site.ledger.lines(NOTE)
 
-    await finish(site, [])
+    await finish(site)
 
     assert made == []
-    assert len(site.ledger.lines(f"{THREAD}/1/1")) == 1
+    assert len(site.ledger.lines(NOTE)) == 1

@@ -128,11 +128,14 @@ async def test_calls_at_most_once_that_a_kill_catches_end_unknown_and_are_not_re
     begun = {
         event.sequence: event.tool_call_started.tool_call_id
         for event in whole.log
-        if event.HasField("tool_call_started") and _note(whole, event.tool_call_started.tool_call_id)[0] == "send"
+        if event.HasField("tool_call_started")
+        and _note(whole, event.tool_call_started.tool_call_id)[0] == "send"
     }
 
     runs = await scene.runs(
-        sorted({*places(moment, len(whole.log), every=every), *(f"{moment}@{sequence}" for sequence in begun)})
+        sorted(
+            {*places(moment, len(whole.log), every=every), *(f"{moment}@{sequence}" for sequence in begun)}
+        )
     )
 
     for failpoint, killed in runs.items():

@@ -1,9 +1,10 @@
 """A server killed between an intent and its result: what is repeated, and what is only in doubt."""
 
+import asyncio
+
 import pytest
 
 from tests.faults.history import Acknowledged, History, check
-from tests.faults.ledger import Line
 from tests.faults.scripts import script
 from tests.faults.site import AGENT, STRICT_AGENT, Site
 from treadle import Action, Thread, ThreadEvent
@@ -16,9 +17,13 @@ async def killed(site: Site, tool: str, failpoint: str, agent: str = AGENT) -> H
     """One call of a tool in a thread whose server was killed at the failpoint and started again."""
     await site.start(f"{failpoint}@1=kill")
     async with site.client() as client:
-        created = await client.create_thread(agent, data=script(THREAD, [[tool]]), thread_id=THREAD, request_id="r")
+        # The kill may come before the answer; the client then asks again.
+        creating = asyncio.create_task(
+            client.create_thread(agent, data=script(THREAD, [[tool]]), thread_id=THREAD, request_id="r")
+        )
         assert await site.ended() == SIGKILLED
         await site.start()
+        created = await creating
         async for _ in client.watch(THREAD):
             pass
         history = History([Acknowledged("r", created.name)], ledger=site.ledger.lines())
@@ -69,18 +74,20 @@ async def test_an_agent_that_asks_for_it_fails_where_an_outcome_is_unknown(
 
 
 @pytest.mark.parametrize("agent", [AGENT, STRICT_AGENT])
-@pytest.mark.parametrize(("failpoint", "attempts_made"), [("tool.before", [2]), ("tool.after", [1, 2])])
+@pytest.mark.parametrize(("failpoint", "calls"), [("tool.before", 1), ("tool.after", 2)])
 @pytest.mark.parametrize("tool", ["look", "save"])
 async def test_a_call_that_may_be_repeated_is_made_again_with_its_key(
-    site: Site, tool: str, failpoint: str, attempts_made: list[int], agent: str
+    site: Site, tool: str, failpoint: str, calls: int, agent: str
 ) -> None:
     history = await killed(site, tool, failpoint, agent)
 
     assert result_of(history) == (Action.SUCCEEDED, f"{tool} {THREAD}/1/1")
-    key = history.ledger[0].key
-    assert history.ledger == [
-        Line(tool, f"{THREAD}/1/1", "call-1-1", key, attempt) for attempt in attempts_made
-    ]
+    assert len(history.ledger) == calls
+    assert {(line.note, line.call_id) for line in history.ledger} == {(f"{THREAD}/1/1", "call-1-1")}
+    assert len({line.key for line in history.ledger}) == 1
+    if tool == "save":  # a READ_ONLY call does not wait for its intent, which may be lost with it
+        assert attempts(history, "tool_call_started") == [1, 2]
+        assert history.ledger[-1].attempt == 2
     assert log_of(history)[-1].thread_ended.state == Thread.COMPLETED
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.rpc.failures import failure_of
 from tests.rpc.rig import Rig, bearer, make_key, running
-from treadle.v1 import agent_pb2, agent_service_pb2, thread_pb2, thread_service_pb2
+from treadle.v1 import agent_pb2, agent_service_pb2, thread_pb2, thread_service_pb2, tool_service_pb2
 
 _pb: Any = agent_service_pb2
 _Agent: Any = agent_pb2.Agent
@@ -159,8 +159,13 @@ async def test_a_token_fits_only_the_request_that_it_came_from(rig: Rig) -> None
         await _create(rig, f"a{number}")
     page = await rig.agents.ListAgents(_pb.ListAgentsRequest(page_size=1))
     token = page.next_page_token
+    await make_key(rig, "other")
 
     foreign = [
+        rig.tools.ListBuiltinTools(tool_service_pb2.ListBuiltinToolsRequest(page_token=token)),
+        rig.agents.ListAgents(
+            _pb.ListAgentsRequest(page_token=token), metadata=(("treadle-tenant", "other"),)
+        ),
         rig.agents.ListAgents(_pb.ListAgentsRequest(page_token=token, show_deleted=True)),
         rig.agents.ListAgents(_pb.ListAgentsRequest(page_token=token, filter='model = "x"')),
         rig.agents.ListAgents(_pb.ListAgentsRequest(page_token=token, order_by="display_name")),

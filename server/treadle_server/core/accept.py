@@ -128,7 +128,9 @@ def _begin(draft: Draft, ask: s.Begin) -> Refused | None:
 def _begin_model_call(draft: Draft, command: CallModel) -> None:
     if draft.state.model_call is None:
         draft.add(e.IterationStarted(draft.state.iteration + 1, draft.state.inputs))
-    draft.add(e.ModelCallStarted(command.call_id, command.attempt, draft.state.spec.model))
+    origin = draft.state.origin
+    assert origin is not None
+    draft.add(e.ModelCallStarted(command.call_id, command.attempt, origin.spec.model))
 
 
 def _due(draft: Draft, ask: s.Due) -> Refused | None:

@@ -34,6 +34,9 @@ from treadle_server.services.ids import new_id
 from treadle_server.services.keys import Identity
 from treadle_server.services.requests import Asked, Replays
 
+SPECS_MAX = 1000
+MODEL_SHOWN_MAX = 255
+"""A script can stand in a model's name; events and threads show its beginning."""
 _PAGE = 500
 _RESTING = TERMINAL | WAITING | {ThreadState.PAUSED}
 
@@ -114,6 +117,7 @@ class ThreadService:
         self._specs = specs
         self._schemas = schemas
         self._clock = clock
+        self._specs_encoded: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         self._background: set[asyncio.Task[None]] = set()
 
     # Starting
@@ -194,11 +198,9 @@ class ThreadService:
         key: ThreadKey,
     ) -> Start:
         now = self._clock.now()
-        spec_bytes = self._codec.encode_spec(pinned.spec)
-        digest = sha256(spec_bytes)
-        reference = SpecReference(
-            pinned.spec.agent_version, f"sha256:{digest.hexdigest()}", pinned.spec.model[:255]
-        )
+        spec_bytes, digest = self._encoded(pinned)
+        model = pinned.spec.model[:MODEL_SHOWN_MAX]
+        reference = SpecReference(pinned.spec.agent_version, f"sha256:{digest.hex()}", model)
         subject = template.subject or Subject()
         ask = s.Create(
             now,
@@ -214,7 +216,7 @@ class ThreadService:
             agent=pinned.agent_key,
             version=pinned.version,
             session=session.key if session else 0,
-            spec_digest=digest.digest(),
+            spec_digest=digest,
             spec=spec_bytes,
             create_time=now,
             tags=template.tags,
@@ -227,6 +229,17 @@ class ThreadService:
         )
         request = asked.row(resource=f"threads/{thread_id}", response=None, now=now)
         return Start(key, pinned.spec, ask, row, request)
+
+    def _encoded(self, pinned: Pinned) -> tuple[bytes, bytes]:
+        """A pinned version's spec as it is stored, and its digest; versions never change."""
+        place = (pinned.agent_key, pinned.version)
+        found = self._specs_encoded.get(place)
+        if found is None:
+            data = self._codec.encode_spec(pinned.spec)
+            if len(self._specs_encoded) >= SPECS_MAX:
+                del self._specs_encoded[next(iter(self._specs_encoded))]
+            found = self._specs_encoded[place] = (data, sha256(data).digest())
+        return found
 
     async def resting(self, key: ThreadKey) -> None:
         """Returns once the thread has ended, waits for something outside, or is paused."""

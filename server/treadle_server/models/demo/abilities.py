@@ -67,10 +67,8 @@ _WORDS: dict[Ability, tuple[tuple[str, int], ...]] = {
     ),
     Ability.STORE: (
         (
-            (
-                r"stor(?:es?|ing)|sav(?:es?|ing)|remembers?|keeps?|writes?|records?|puts?|persists?|"
-                r"memori[sz]es?|replaces?"
-            ),
+            r"stor(?:es?|ing)|sav(?:es?|ing)|remembers?|keeps?|writes?|records?|puts?|persists?|"
+            r"memori[sz]es?|replaces?",
             4,
         ),
         (r"key|notes?|memory|later", 2),
@@ -78,10 +76,8 @@ _WORDS: dict[Ability, tuple[tuple[str, int], ...]] = {
     ),
     Ability.FETCH: (
         (
-            (
-                r"fetch\w*|recalls?|retriev\w*|reads?|looks? up|gets?|loads?|returns?|gives? back|"
-                r"answers?|lists?|finds?|brings?"
-            ),
+            r"fetch\w*|recalls?|retriev\w*|reads?|looks? up|gets?|loads?|returns?|gives? back|"
+            r"answers?|lists?|finds?|brings?",
             3,
         ),
         (r"remembered|stored|saved|notes?|memory|kept|earlier|recorded|remember", 2),
@@ -90,16 +86,12 @@ _WORDS: dict[Ability, tuple[tuple[str, int], ...]] = {
     ),
 }
 _REQUIRED_WORD = {
-    Ability.CALCULATE: (
-        r"arithmetic|calculat\w*|mathematic\w*|maths?|expressions?|formulas?|equations?|"
-        r"numeric\w*"
-    ),
+    Ability.CALCULATE: r"arithmetic|calculat\w*|mathematic\w*|maths?|expressions?|formulas?|equations?|"
+    r"numeric\w*",
     Ability.CLOCK: r"time|clock|date|hour|timezone|iana|zone|tz",
     Ability.QUERY: r"json|jmespath|documents?|data|structured",
-    Ability.STORE: (
-        r"stor\w*|sav\w*|remember\w*|keep\w*|writ\w*|record\w*|put\w*|persist\w*|memor\w*|"
-        r"notes?|key"
-    ),
+    Ability.STORE: r"stor\w*|sav\w*|remember\w*|keep\w*|writ\w*|record\w*|put\w*|persist\w*|memor\w*|"
+    r"notes?|key",
     Ability.FETCH: r"remember\w*|stor\w*|saved?|notes?|memor\w*|kept|key|record\w*|recall\w*",
 }
 _ENOUGH = 5

@@ -3,18 +3,22 @@
 import re
 
 _VERBS = (
-    (r"what|what's|how|tell|give|calculate|compute|work out|remember|memori[sz]e|recall|"
-r"store|save|note|record|add|subtract|multiply|divide|take|deduct|")
-    (r"double|triple|quadruple|halve|square|cube|round|increase|decrease|reduce|raise|split|"
-r"share|find|list|count|which|who|when|where|write|show|report|")
-    (r"convert|check|let me|please|also|then|is|are|do you|don't forget|keep in mind|remind|"
-r"look up|fetch|retrieve|sum|apply|my [a-z' ]+? is|the [a-z' ]+? is|[a-z](?= ?=)|")
+    r"what|what's|how|tell|give|calculate|compute|work out|remember|memori[sz]e|recall|"
+    r"store|save|note|record|add|subtract|multiply|divide|take|deduct|"
+    r"double|triple|quadruple|halve|square|cube|round|increase|decrease|reduce|raise|split|"
+    r"share|find|list|count|which|who|when|where|write|show|report|"
+    r"convert|check|let me|please|also|then|is|are|do you|don't forget|keep in mind|remind|"
+    r"look up|fetch|retrieve|sum|apply|my [a-z' ]+? is|the [a-z' ]+? is|[a-z](?= ?=)|"
     r"book|send|draw|translate|play|query|get|raise|lower"
 )
-_OPERATORS = (r"plus|minus|times|multiplied by|divided by|multiply|squared|cubed|doubled|tripled|"
-r"halved|increased by|decreased by|less|raised to")
-_THEN = (r"(?:and\s+|but\s+)?(?:then|after that|afterwards|after which|finally|lastly|next|"
-r"thereafter)\b,?\s*(?!what)")
+_OPERATORS = (
+    r"plus|minus|times|multiplied by|divided by|multiply|squared|cubed|doubled|tripled|"
+    r"halved|increased by|decreased by|less|raised to"
+)
+_THEN = (
+    r"(?:and\s+|but\s+)?(?:then|after that|afterwards|after which|finally|lastly|next|"
+    r"thereafter)\b,?\s*(?!what)"
+)
 _CUT = re.compile(
     rf"\s*[,;:]?\s+{_THEN}"
     rf"|\s*[,;]?\s+(?:and|but)\s+(?=(?:{_VERBS})\b)"

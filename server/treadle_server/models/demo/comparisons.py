@@ -6,15 +6,13 @@ from dataclasses import dataclass, field
 
 from treadle_server.models.demo.formulas import Formula, number, operation, total
 from treadle_server.models.demo.tasks import Agenda
-from treadle_server.models.demo.words import Token, plain
+from treadle_server.models.demo.words import Token, plain, word_set
 
 _VERB = (
     r"(?:is|are|was|were|has|have|had|weighs?|weighed|costs?|scored|scores|earns?|earned|"
     r"sold|sells?|reads?|collected|collects?|picked|ran|runs|"
-)(
     r"baked|bakes|bought|buys|made|makes|owns?|caught|saved|saves|got|gets|solved|wrote|"
     r"planted|won|walked|walks|there are|there is|"
-)(
     r"measures|drove|swam|holds?|lives|received|ate|eats|drinks?|drank|donated|contains?|"
     r"took|takes|used|uses)"
 )
@@ -88,10 +86,8 @@ def read_comparison_story(sentences: Sequence[Sequence[Token]], agenda: Agenda) 
     ]
     story = " . ".join(texts)
     if not re.search(
-        (
-            r"\b(?:than|as many|as much|as old|twice|as tall|as heavy|as long|as far|(?:double|"
-            r"triple|half) the (?:number|amount|price|age))\b"
-        ),
+        r"\b(?:than|as many|as much|as old|twice|as tall|as heavy|as long|as far|(?:double|"
+        r"triple|half) the (?:number|amount|price|age))\b",
         story,
     ):
         return False
@@ -107,10 +103,8 @@ def read_comparison_story(sentences: Sequence[Sequence[Token]], agenda: Agenda) 
     cast = _Cast()
     for text in [*texts[: texts.index(question)], told] if question else []:
         for clause in re.split(
-            (
-                r"[,;:]| and (?=[a-z' ]+? (?:is|are|has|have|had|weighs|costs|scored|earns|sold|read|"
-                r"collected|picked|baked|bought|made) )| while | but | who | which | whereas "
-            ),
+            r"[,;:]| and (?=[a-z' ]+? (?:is|are|has|have|had|weighs|costs|scored|earns|sold|read|"
+            r"collected|picked|baked|bought|made) )| while | but | who | which | whereas ",
             text,
         ):
             _hear(clause.strip(" .?"), cast)
@@ -253,10 +247,8 @@ def _answer(question: str, cast: _Cast, agenda: Agenda) -> bool:
         agenda.value(total([cast.known[name] for name in chosen]))
     elif (
         re.search(
-            (
-                r"\bhow (?:many|much) (?:more|older|further|longer|taller)|\bdifference\b|\bolder "
-                r".*than\b|\bmore .*than\b"
-            ),
+            r"\bhow (?:many|much) (?:more|older|further|longer|taller)|\bdifference\b|\bolder "
+            r".*than\b|\bmore .*than\b",
             question,
         )
         and len(named) >= 2

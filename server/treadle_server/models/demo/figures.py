@@ -33,11 +33,9 @@ def _interest(text: str) -> Formula | None:
         return None
     principal, rate, time = number(others[0]), number(rates[0]), number(years[0])
     only = re.search(
-        (
-            r"\bhow much (?:simple |compound |total )?interest\b|\bthe (?:simple |compound |total "
-            r")?interest (?:earned|paid|after|is|on)\b|\binterest (?:does|do|is|will)\b|\bfind the "
-            r"(?:simple |compound )?interest\b"
-        ),
+        r"\bhow much (?:simple |compound |total )?interest\b|\bthe (?:simple |compound |total "
+        r")?interest (?:earned|paid|after|is|on)\b|\binterest (?:does|do|is|will)\b|\bfind the "
+        r"(?:simple |compound )?interest\b",
         text,
     )
     if re.search(r"\bcompound\w*\b", text):

@@ -12,17 +12,13 @@ _OPERATORS = (
     (r"(?:not|n't) (?:more|greater|higher|bigger) than|at most|no more than|up to|maximum of|<=", "<="),
     (r"(?:not|n't) (?:less|fewer|lower|smaller) than|at least|no less than|minimum of|or more|>=", ">="),
     (
-        (
-            r"(?:more|greater|higher|bigger|larger|older|longer|heavier|taller|better) than|over|"
-            r"above|exceed\w*|beyond|after|>"
-        ),
+        r"(?:more|greater|higher|bigger|larger|older|longer|heavier|taller|better) than|over|"
+        r"above|exceed\w*|beyond|after|>",
         ">",
     ),
     (
-        (
-            r"(?:less|fewer|lower|smaller|younger|shorter|lighter|cheaper|worse) than|under|below|"
-            r"beneath|before|<"
-        ),
+        r"(?:less|fewer|lower|smaller|younger|shorter|lighter|cheaper|worse) than|under|below|"
+        r"beneath|before|<",
         "<",
     ),
     (r"exactly|equal to|equals|equal|of exactly|=", "=="),
@@ -237,10 +233,8 @@ def _values(tokens: Sequence[Token], stems: list[str], fields: list[Field]) -> l
         said = f"{field.name or 'the value'} is {'not ' if negated else ''}{sample}"
         outer = prefix_of(Field("", prefix[:-1], ()))
         if not field.name and outer:
-            condition = (
-                f"{'!' if negated else ''}contains({joined((*prefix[len(outer) : -1], prefix[-1].removesuffix('[]')))}, "
-                f"{literal})"
-            )
+            inner = joined((*prefix[len(outer) : -1], prefix[-1].removesuffix("[]")))
+            condition = f"{'!' if negated else ''}contains({inner}, {literal})"
             said, prefix = f"{prefix[-1].removesuffix('[]')} hold {sample}", outer
         beside = {
             at for at in range(max(0, min(where) - 3), min(where)) if stems[at] in name_stems(field.name)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from treadle_server.models.demo.documents import (
     Field,
@@ -103,7 +104,7 @@ def _parts(words: tuple[Token, ...], fields: Sequence[Field]) -> list[tuple[Toke
     if not cuts:
         return [words]
     bounds = [0, *[cut + 1 for cut in cuts], len(words)]
-    parts = [words[start : end - (end != len(words))] for start, end in zip(bounds, bounds[1:], strict=False)]
+    parts = [words[start : end - (end != len(words))] for start, end in pairwise(bounds)]
     parts = [part for part in parts if len(part) > 1 or (part and part[0].text in FOLDS)]
     tail = _tail(parts[-1], fields)
     return [part if _names_field(part, fields) else (*part, *tail) for part in parts]

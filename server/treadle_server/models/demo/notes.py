@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from treadle_server.models.demo.words import word_set
+
 _VERB = (
     r"(?:remember|memori[sz]e|note(?: down)?|make a note(?: of)?|take a note|keep (?:a "
     r"note of|in mind|track of)|don'?t forget|do not forget|never forget|store|save|record|"
@@ -51,17 +53,13 @@ _FACT = re.compile(
     re.IGNORECASE,
 )
 _LIST = re.compile(
-    (
-        r"\b(?:what|which|list|show|tell)\b.*\b(?:notes|keys|memories)\b|\bwhat (?:do|can|did) "
-        r"you (?:remember|know about me|recall)(?: about me| so far| from before)?\s*\??$"
-    )(
-        r"|\bwhat (?:things |else )?(?:have|did) (?:i|you|we) (?:told you|tell you|ask(?:ed)? "
-        r"you to remember|stored?|saved?|remembered)(?: to remember| so far)?\s*\??$|"
-        r"\beverything you (?:remember|know|stored|have stored)\b"
-    )(
-        r"|\bwhat have you (?:stored|saved|remembered|noted)\b|\bwhat (?:is|'s) in your "
-        r"(?:memory|notes)\b|\blist (?:everything|all) (?:you|i)\b"
-    ),
+    r"\b(?:what|which|list|show|tell)\b.*\b(?:notes|keys|memories)\b|\bwhat (?:do|can|did) "
+    r"you (?:remember|know about me|recall)(?: about me| so far| from before)?\s*\??$"
+    r"|\bwhat (?:things |else )?(?:have|did) (?:i|you|we) (?:told you|tell you|ask(?:ed)? "
+    r"you to remember|stored?|saved?|remembered)(?: to remember| so far)?\s*\??$|"
+    r"\beverything you (?:remember|know|stored|have stored)\b"
+    r"|\bwhat have you (?:stored|saved|remembered|noted)\b|\bwhat (?:is|'s) in your "
+    r"(?:memory|notes)\b|\blist (?:everything|all) (?:you|i)\b",
     re.IGNORECASE,
 )
 _ASKED = (
@@ -107,7 +105,7 @@ _ASKED = (
     r"what(?:\s+does|\s+do)\s+(?P<{0}>(?:my|the)\s+note\b.+?)\s+say",
     r"(?P<{0}>my\s+[\w '’-]+)\s*,?\s*(?:please|again)?",
 )
-_ASKED = (
+_ASKED_OF = (
     (
         r"(?:what|which)\s+(?:\w+\s+)?did\s+i\s+(?:tell|say|mention|give)(?:\s+you)?\s+(?:was|"
         r"is|as|for)\s+(?P<{0}>(?:my|our|the)\s+.+)"
@@ -116,10 +114,13 @@ _ASKED = (
 )
 _RECALLS = tuple(
     re.compile(
-        rf"^{_POLITE}(?:tell me,?\s+|now,?\s+)?{form.format('key')}\s*(?:,?\s*please)?\s*[?.!]*$",
+        (
+            rf"^{_POLITE}(?:tell me,?\s+|"
+            rf"now,?\s+)?{form.format('key')}\s*(?:,?\s*please)?\s*[?.!]*$"
+        ),
         re.IGNORECASE,
     )
-    for form in _ASKED
+    for form in _ASKED_OF
 )
 _GUESS = re.compile(
     (

@@ -12,11 +12,9 @@ _NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][+-]?\d+)
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?")
 _OFFSET = re.compile(r"(?:UTC|GMT)?\s*([+-])(\d{1,2})(?::?(\d{2}))?")
 _NOTHING = re.compile(
-    (
-        r"^\s*(?:|null|none|\"\"|\[\]|\{\})\s*$|\b(?:no (?:such )?(?:notes?|text|entry|value|"
-        r"key|memory)|nothing|not found|unknown key|not stored|does not exist|no .{0,30} "
-        r"(?:stored|saved|remembered|found))\b"
-    ),
+    r"^\s*(?:|null|none|\"\"|\[\]|\{\})\s*$|\b(?:no (?:such )?(?:notes?|text|entry|value|"
+    r"key|memory)|nothing|not found|unknown key|not stored|does not exist|no .{0,30} "
+    r"(?:stored|saved|remembered|found))\b",
     re.IGNORECASE,
 )
 

@@ -185,10 +185,7 @@ def _scale(symbol: str, by: int) -> Callable[[Phrase, Formula | None], Formula]:
 
 
 def _raise(phrase: Phrase, last: Formula | None) -> Formula:
-    if phrase.word() == "to":
-        whole = _needed(last)
-    else:
-        whole = phrase.primary()
+    whole = _needed(last) if phrase.word() == "to" else phrase.primary()
     if phrase.accept(("to", "the", "power", "of"), ("to", "the", "power"), ("to", "the"), ("to",)):
         exponent = _ordinal(phrase) or phrase.primary()
         phrase.accept(("power",))

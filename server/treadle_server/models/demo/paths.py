@@ -15,13 +15,50 @@ from treadle_server.models.demo.words import Token, stem
 FOLDS = {
     **dict.fromkeys(("sum", "total", "altogether", "combined", "overall", "add", "totals"), "sum"),
     **dict.fromkeys(("average", "mean", "avg"), "avg"),
-    **dict.fromkeys(("max", "maximum", "highest", "largest", "biggest", "greatest", "most", "oldest", "longest", "heaviest", "tallest", "top", "best", "priciest", "hottest", "warmest", "latest", "costliest", "richest"), "max"),
-    **dict.fromkeys(("min", "minimum", "lowest", "smallest", "cheapest", "least", "youngest", "shortest", "lightest", "fewest", "coldest", "worst"), "min"),
+    **dict.fromkeys(
+        (
+            "max",
+            "maximum",
+            "highest",
+            "largest",
+            "biggest",
+            "greatest",
+            "most",
+            "oldest",
+            "longest",
+            "heaviest",
+            "tallest",
+            "top",
+            "best",
+            "priciest",
+            "hottest",
+            "warmest",
+            "latest",
+            "costliest",
+            "richest",
+        ),
+        "max",
+    ),
+    **dict.fromkeys(
+        (
+            "min",
+            "minimum",
+            "lowest",
+            "smallest",
+            "cheapest",
+            "least",
+            "youngest",
+            "shortest",
+            "lightest",
+            "fewest",
+            "coldest",
+            "worst",
+        ),
+        "min",
+    ),
     **dict.fromkeys(("count", "number"), "count"),
     **dict.fromkeys(("list", "all", "which", "names", "show", "every"), "list"),
-}  # fmt: skip
-
-
+}
 _IDENTITY = ("name", "title", "label", "product", "item", "id", "sku", "city", "country", "customer", "key")
 
 

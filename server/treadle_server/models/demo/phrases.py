@@ -6,78 +6,31 @@ from treadle_server.models.demo import numerals
 from treadle_server.models.demo.formulas import (
     Formula,
     grown,
-    mean,
     number,
     operation,
     percent_of,
     shrunk,
-    total,
+)
+from treadle_server.models.demo.operators import (
+    LISTS,
+    MINUS,
+    OVER,
+    PLUS,
+    POWER,
+    REMAINDER,
+    STOPS,
+    TIMES,
+    UNARY,
+    UNIT_WORDS,
 )
 from treadle_server.models.demo.words import Token
 
 Resolve = Callable[[Sequence[Token]], Formula | None]
+
 """What words that are not arithmetic stand for: a note, an earlier result, a value of a document."""
 
-UNIT_WORDS = word_set(
-    """
-    dollar dollars euro euros pound pounds buck bucks cent cents usd eur gbp chf yen km kilometers
-    kilometres miles mile metres meters hours hour minutes minute seconds days day weeks week months
-    years kg grams litres liters degrees
-    """
-)
-_PLUS = (("+",), ("plus",), ("added", "to"), ("increased", "by"), ("raised", "by"), ("and", "then", "plus"))
-_MINUS = (
-    ("-",),
-    ("minus",),
-    ("less",),
-    ("decreased", "by"),
-    ("reduced", "by"),
-    ("lowered", "by"),
-    ("take", "away"),
-)
-_TIMES = (("*",), ("times",), ("multiplied", "by"), ("multiplied", "with"))
-_OVER = (("/",), ("divided", "by"), ("over",), ("split", "by"))
-_REMAINDER = (("%",), ("mod",), ("modulo",), ("modulus",))
-_POWER = (
-    ("**",),
-    ("to", "the", "power", "of"),
-    ("raised", "to", "the", "power", "of"),
-    ("raised", "to", "the", "power"),
-    ("to", "the", "power"),
-    ("raised", "to"),
-)
-_LISTS: dict[str, Callable[[list[Formula]], Formula]] = {
-    "sum": total,
-    "total": total,
-    "product": lambda parts: operation("*", *parts),
-    "average": mean,
-    "mean": mean,
-    "difference": lambda parts: operation("-", *parts),
-    "quotient": lambda parts: operation("/", *parts),
-    "ratio": lambda parts: operation("/", *parts),
-    **{word: (lambda parts: operation("max", *parts)) for word in ("maximum", "max", "largest", "biggest", "greatest", "highest", "larger", "bigger", "greater")},
-    **{word: (lambda parts: operation("min", *parts)) for word in ("minimum", "min", "smallest", "lowest", "least", "smaller", "lower", "lesser")},
-}  # fmt: skip
-_UNARY: dict[str, Callable[[Formula], Formula]] = {
-    "twice": lambda part: operation("*", number(2), part),
-    "double": lambda part: operation("*", number(2), part),
-    "thrice": lambda part: operation("*", number(3), part),
-    "triple": lambda part: operation("*", number(3), part),
-    "treble": lambda part: operation("*", number(3), part),
-    "quadruple": lambda part: operation("*", number(4), part),
-    "square": lambda part: operation("**", part, number(2)),
-    "cube": lambda part: operation("**", part, number(3)),
-    "halve": lambda part: operation("/", part, number(2)),
-}
-_STOPS = word_set(
-    """
-    plus minus times multiplied divided added increased decreased reduced , + - * / ** ( ) = mod
-    modulo squared cubed doubled tripled halved
-    """
-)
 
-
-class Unreadable(Exception):
+class Unreadable(Exception):  # noqa: N818 - no fault, only another kind of clause
     """The words are no arithmetic."""
 
 
@@ -128,7 +81,7 @@ class Phrase:
         value = self.term()
         while True:
             comma = self._comma_before_operator()
-            if self.accept(*_PLUS):
+            if self.accept(*PLUS):
                 percent = self.percentage()
                 value = grown(value, percent) if percent else _joined("+", value, self.term())
             elif self._minus():
@@ -143,11 +96,11 @@ class Phrase:
     def _minus(self) -> bool:
         if self.word() == "less" and self.word(1) == "than":
             return False
-        return self.accept(*_MINUS)
+        return self.accept(*MINUS)
 
     def _comma_before_operator(self) -> int:
         """Passes the comma in `12 times 7, plus 4`; what follows it applies to all before."""
-        firsts = {words[0] for words in (*_PLUS, *_MINUS, *_TIMES, *_OVER)}
+        firsts = {words[0] for words in (*PLUS, *MINUS, *TIMES, *OVER)}
         if self.word() == "," and self.word(1) in firsts - {"and", "take", "-", "split"}:
             self.at += 1
             return 1
@@ -161,7 +114,7 @@ class Phrase:
         ):
             self.at += 1
             return "*"
-        for symbol, forms in (("*", _TIMES), ("/", _OVER), ("%", _REMAINDER), ("//", (("//",),))):
+        for symbol, forms in (("*", TIMES), ("/", OVER), ("%", REMAINDER), ("//", (("//",),))):
             if self.accept(*forms):
                 return symbol
         return ""
@@ -186,7 +139,7 @@ class Phrase:
         self.accept(("+",))
         value = self.primary()
         while True:
-            if self.accept(*_POWER):
+            if self.accept(*POWER):
                 value = operation("**", value, self.power())
                 self.accept(("power",))
             elif self.accept(("squared",)):
@@ -325,7 +278,7 @@ class Phrase:
 
     def _list(self) -> Formula | None:
         self.skip("the")
-        fold = _LISTS.get(self.word())
+        fold = LISTS.get(self.word())
         if fold is None:
             return None
         name = self.word()
@@ -372,7 +325,7 @@ class Phrase:
         if (
             self.accept((",", "and"), ("and",), ("and", "also"), (",",), ("to",))
             and not self.ended()
-            and self.word() not in _STOPS
+            and self.word() not in STOPS
         ):
             return True
         self.at = mark
@@ -380,7 +333,7 @@ class Phrase:
 
     def _unary(self) -> Formula | None:
         self.skip("the")
-        apply = _UNARY.get(self.word())
+        apply = UNARY.get(self.word())
         if apply is None:
             return None
         self.at += 1
@@ -392,8 +345,8 @@ class Phrase:
         end = self.at
         while (
             end < len(self.tokens)
-            and self.tokens[end].text not in _STOPS
-            and not self.tokens[end].kind == "percent"
+            and self.tokens[end].text not in STOPS
+            and self.tokens[end].kind != "percent"
         ):
             end += 1
         for stop in range(end, self.at, -1):

@@ -18,15 +18,18 @@ America/Anchorage: anchorage, alaska
 America/Argentina/Buenos_Aires: buenos aires, argentina
 America/Bogota: bogota, bogotá, colombia
 America/Caracas: caracas, venezuela
-America/Chicago: chicago, dallas, houston, austin, new orleans, texas, minneapolis, nashville, central time, cst, cdt
+America/Chicago: chicago, dallas, houston, austin, new orleans, texas, minneapolis, nashville,
+  central time, cst, cdt
 America/Denver: denver, salt lake city, colorado, mountain time, mst, mdt
 America/Halifax: halifax
 America/Havana: havana, cuba
 America/Lima: lima, peru
-America/Los_Angeles: los angeles, la, san francisco, seattle, san diego, las vegas, silicon valley, california, portland, pacific time, pst, pdt
+America/Los_Angeles: los angeles, la, san francisco, seattle, san diego, las vegas, silicon valley,
+  california, portland, pacific time, pst, pdt
 America/Mexico_City: mexico city, mexico
 America/Montevideo: montevideo, uruguay
-America/New_York: new york, new york city, nyc, boston, washington, washington dc, washington d.c., miami, atlanta, philadelphia, detroit, orlando, eastern time, est, edt
+America/New_York: new york, new york city, nyc, boston, washington, washington dc, washington d.c.,
+  miami, atlanta, philadelphia, detroit, orlando, eastern time, est, edt
 America/Phoenix: phoenix, arizona
 America/Santiago: santiago, chile
 America/Sao_Paulo: sao paulo, são paulo, rio de janeiro, rio, brasilia, brazil
@@ -44,7 +47,8 @@ Asia/Jerusalem: jerusalem, tel aviv, israel
 Asia/Kabul: kabul, afghanistan
 Asia/Karachi: karachi, pakistan, lahore, islamabad
 Asia/Kathmandu: kathmandu, nepal
-Asia/Kolkata: kolkata, mumbai, delhi, new delhi, bangalore, bengaluru, chennai, hyderabad, india, calcutta, bombay, ist
+Asia/Kolkata: kolkata, mumbai, delhi, new delhi, bangalore, bengaluru, chennai, hyderabad, india,
+  calcutta, bombay, ist
 Asia/Colombo: colombo, sri lanka
 Asia/Kuala_Lumpur: kuala lumpur, malaysia
 Asia/Manila: manila, philippines
@@ -70,7 +74,8 @@ Australia/Sydney: sydney, canberra, australia, aest
 Europe/Amsterdam: amsterdam, netherlands, the netherlands, holland, rotterdam
 Europe/Athens: athens, greece
 Europe/Belgrade: belgrade, serbia
-Europe/Berlin: berlin, munich, hamburg, frankfurt, cologne, germany, cet, cest, central european time, stuttgart, leipzig
+Europe/Berlin: berlin, munich, hamburg, frankfurt, cologne, germany, cet, cest, central european
+  time, stuttgart, leipzig
 Europe/Brussels: brussels, belgium
 Europe/Bucharest: bucharest, romania
 Europe/Budapest: budapest, hungary
@@ -80,7 +85,8 @@ Europe/Helsinki: helsinki, finland
 Europe/Istanbul: istanbul, turkey, ankara, türkiye
 Europe/Kyiv: kyiv, kiev, ukraine
 Europe/Lisbon: lisbon, portugal, porto
-Europe/London: london, england, uk, united kingdom, britain, great britain, scotland, edinburgh, manchester, bst, wales, glasgow
+Europe/London: london, england, uk, united kingdom, britain, great britain, scotland, edinburgh,
+  manchester, bst, wales, glasgow
 Europe/Luxembourg: luxembourg
 Europe/Madrid: madrid, barcelona, spain, valencia, seville
 Europe/Moscow: moscow, russia, saint petersburg, st petersburg
@@ -124,7 +130,7 @@ def _zones() -> dict[str, str]:
         area, _, city = zone.rpartition("/")
         if area and not area.startswith(("Etc", "posix", "right", "SystemV", "US")) and len(city) > 3:
             table.setdefault(city.replace("_", " ").lower(), zone)
-    for line in _BY_ZONE.strip().splitlines():
+    for line in _BY_ZONE.replace("\n  ", " ").strip().splitlines():
         zone, _, names = line.partition(": ")
         table.update(dict.fromkeys(names.split(", "), zone))
     return table

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from treadle_server.models.demo import numerals
 from treadle_server.models.demo.formulas import Formula, number, operation
-from treadle_server.models.demo.words import Token, plain, stem
+from treadle_server.models.demo.words import Token, plain, stem, word_set
 
 MONEY = "$"
 _MONEY_WORDS = frozenset(
@@ -299,63 +299,46 @@ def _distributed(found: list[Quantity]) -> list[Quantity]:
     """Marks rates that only their neighbour shows: `15 rows of 22 seats`, `each of 6 shelves holds 25`."""
     done: list[Quantity] = []
     for index, quantity in enumerate(found):
-        before = quantity.before
-        if index and quantity.kind == "count" and not quantity.per and found[index - 1].kind == "count":
-            left = found[index - 1]
-            between = before.split()
-            joined = bool(between) and between[-1] in (
-                "of",
-                "with",
-                "containing",
-                "holding",
-                "contain",
-                "contains",
-                "hold",
-                "holds",
-            )
-            if (
-                joined
-                and left.unit
-                and left.unit != quantity.unit
-                and len(between) <= 4
-                and (not left.per or left.soft)
-                and left.unit != MONEY
-                and left.unit not in TIMES
-            ):
-                groups = re.search(r"\b(?:into|in)\b", left.before.split(" ")[-1] if left.before else "")
-                quantity = replace(quantity, per="" if groups else left.unit)
-        if (
-            index
-            and re.search(
-                r"\b(?:on|in|for|to|at|from|with) each of (?:the |his |her |their |our |these )?$",
-                before + " ",
-            )
-            and done[-1].per in ("", "each")
-        ):
+        before, left = quantity.before, found[index - 1] if index else None
+        if left is not None and left.kind == quantity.kind == "count":
+            quantity = _beside(left, quantity)
+        if done and done[-1].per in ("", "each") and _ON_EACH.search(before + " "):
             done[-1] = replace(done[-1], per=quantity.unit)
-        elif re.search(r"\beach of (?:the |his |her |their |our |these )?$", before + " "):
+        elif _EACH_OF.search(before + " "):
             quantity = replace(quantity, spread=True)
-        if (
-            quantity.soft
-            and index
-            and found[index - 1].kind == "count"
-            and stem(before.split()[0]) == quantity.per
-            and re.search(r"\b(?:costs?|are|sell for|go for)$", before)
-        ):
-            quantity = replace(quantity, per="", soft=False)
-        daily = index and done[-1].per in TIMES and re.search(r"\b(?:every|each) [a-z]+\b", done[-1].before)
-        if daily and not quantity.per and quantity.unit == done[-1].unit and before.split()[-1:] == ["and"]:
+        if done and _repeats(done[-1], quantity):
             quantity = replace(quantity, per=done[-1].per)
-        if (
-            index
-            and not before
-            and quantity.kind == "count"
-            and found[index - 1].kind == "count"
-            and not found[index - 1].unit
-        ):
-            quantity = replace(quantity, per="each")
         done.append(quantity)
     return done
+
+
+_EACH_OF = re.compile(r"\beach of (?:the |his |her |their |our |these )?$")
+_ON_EACH = re.compile(r"\b(?:on|in|for|to|at|from|with) each of (?:the |his |her |their |our |these )?$")
+_CONTAINS = ("of", "with", "containing", "holding", "contain", "contains", "hold", "holds")
+
+
+def _beside(left: Quantity, quantity: Quantity) -> Quantity:
+    """The right one of two counts in a row, as a rate per the left one where it is one."""
+    words = quantity.before.split()
+    if not words:
+        return quantity if left.unit else replace(quantity, per="each")
+    counted = (
+        bool(left.unit) and left.unit not in (MONEY, quantity.unit, *TIMES) and (not left.per or left.soft)
+    )
+    if not quantity.per and counted and words[-1] in _CONTAINS and len(words) <= 4:
+        grouped = left.before.split(" ")[-1] in ("into", "in")
+        return replace(quantity, per="" if grouped else left.unit)
+    price = re.search(r"\b(?:costs?|are|sell for|go for)$", quantity.before)
+    if quantity.soft and price and stem(words[0]) == quantity.per:
+        return replace(quantity, per="", soft=False)
+    return quantity
+
+
+def _repeats(left: Quantity, quantity: Quantity) -> bool:
+    """Whether `every day 45 litres are used and 20 added` means the second number daily too."""
+    daily = left.per in TIMES and re.search(r"\b(?:every|each) [a-z]+\b", left.before)
+    same = not quantity.per and quantity.unit == left.unit
+    return bool(daily) and same and quantity.before.split()[-1:] == ["and"]
 
 
 TIMES = {

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 from treadle_server.models.demo.formulas import Number, number, operation
 from treadle_server.models.demo.quantities import MONEY, TIMES, Quantity, converted
+from treadle_server.models.demo.story_signs import SHARES
 from treadle_server.models.demo.tasks import Agenda
-from treadle_server.models.demo.words import stem
+from treadle_server.models.demo.words import stem, word_set
 
 
-class Unexplained(Exception):
+class Unexplained(Exception):  # noqa: N818 - no fault, only a story beyond the rules
     """A story with a number whose part in it is unclear."""
 
 
@@ -99,69 +100,34 @@ def with_ratios(told: list[Quantity], question: str, agenda: Agenda) -> list[Qua
     return done
 
 
+_RATIO_WORDS = word_set(
+    """
+    for in with on to makes make serves takes take costs cost cover covers needs need feeds yields uses
+    is are a
+    """
+)
+
+
 def _ratio(
     left: Quantity, right: Quantity, later: list[Quantity], question: str, agenda: Agenda
 ) -> Quantity | None:
-    between = right.before.split()[-2:]
-    if (
-        left.sentence != right.sentence
-        or left.kind != "count"
-        or right.kind != "count"
-        or left.spread
-        or not between
-        or left.unit == right.unit
-    ):
+    """The rate that two counts beside each other make, in the direction that the question needs."""
+    between = right.before.split()[-1:]
+    counts = left.kind == right.kind == "count" and left.sentence == right.sentence
+    if not counts or left.spread or not between or left.unit == right.unit:
         return None
-    per = between[-1] in ("per", "every", "each") and (not left.per or left.per == "each")
-    if not per and (left.per or right.per):
-        return None
-    loose = between[-1] in (
-        "for",
-        "in",
-        "with",
-        "on",
-        "to",
-        "makes",
-        "make",
-        "serves",
-        "takes",
-        "take",
-        "costs",
-        "cost",
-        "cover",
-        "covers",
-        "needs",
-        "need",
-        "feeds",
-        "yields",
-        "uses",
-        "is",
-        "are",
-        "a",
-    )
-    again = [item for item in later if item.kind == "count" and item.unit]
+    per = between[0] in ("per", "every", "each") and left.per in ("", "each")
+    loose = between[0] in _RATIO_WORDS and not left.per and not right.per
+    again = {item.unit for item in later if item.kind == "count"} - {""}
     asked = {stem(word) for word in re.findall(r"[a-z]+", question)}
-    money = right.unit == MONEY or (not right.unit and between[-1] in ("costs", "cost", "for"))
-    if per or (loose and any(item.unit == right.unit for item in again) and _asked_for(left, asked)):
+    money = right.unit == MONEY or (not right.unit and between[0] in ("costs", "cost", "for"))
+    if per or (loose and right.unit in again and _asked_for(left, asked)):
+        value = agenda.value(operation("/", left.value, right.value))
+        return replace(left, value=value, per=right.unit, after=right.after)
+    if loose and left.unit in again and (money or _asked_for(right, asked)):
+        value = agenda.value(operation("/", right.value, left.value))
         return replace(
-            left,
-            value=agenda.value(operation("/", left.value, right.value)),
-            per=right.unit,
-            after=right.after,
-        )
-    if (
-        loose
-        and left.unit
-        and any(item.unit == left.unit for item in again)
-        and (money or _asked_for(right, asked))
-    ):
-        unit = MONEY if money else right.unit
-        return replace(
-            left,
-            value=agenda.value(operation("/", right.value, left.value)),
-            unit=unit,
-            per=left.unit,
-            after=right.after,
+            left, value=value, unit=MONEY if money else right.unit, per=left.unit, after=right.after
         )
     return None
 
@@ -213,7 +179,7 @@ def _pair(items: list[Quantity]) -> tuple[int, int] | None:
                 and not count.per
                 and at - other == 1
             )
-            if anonymous and _SHARE.search(count.before) and not count.unit:
+            if anonymous and SHARES.search(count.before) and not count.unit:
                 continue
             if anonymous or (rate.per != "each" and _same(rate.per, count)):
                 return at, other

@@ -1,4 +1,4 @@
-"""One turn: reads the conversation, follows the plan as far as observations lead, and says what comes next."""
+"""One turn: reads the conversation, follows the plan as far as it goes, says what comes next."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,8 @@ from treadle_server.models.demo import answering
 from treadle_server.models.demo.abilities import skills_of
 from treadle_server.models.demo.questions import read_question
 from treadle_server.models.demo.record import Question, questions_of, texts_of
-from treadle_server.models.demo.solving import Call, Desk, Failure, Finding, Solver, solve
+from treadle_server.models.demo.solving import solve
+from treadle_server.models.demo.steps import Call, Desk, Failure, Finding, Solver
 from treadle_server.models.demo.tasks import Agenda, follows, needs
 
 

@@ -14,14 +14,12 @@ from treadle_server.core.transcript import (
     UserEntry,
 )
 from treadle_server.core.values import Content
-from treadle_server.models.demo.solving import Call, Seen
+from treadle_server.models.demo.steps import Call, Seen
 
 _DROPS = re.compile(
-    (
-        r"^\s*(?:stop|never ?mind|forget (?:that|it|about it)|cancel (?:that|it)|ignore "
-        r"(?:that|it|the previous question|my last message)|scrap (?:that|"
-        r"it))\b[\s,.!;:-]*(?:and\s+)?(?:instead\b[\s,:]*)?"
-    ),
+    r"^\s*(?:stop|never ?mind|forget (?:that|it|about it)|cancel (?:that|it)|ignore "
+    r"(?:that|it|the previous question|my last message)|scrap (?:that|"
+    r"it))\b[\s,.!;:-]*(?:and\s+)?(?:instead\b[\s,:]*)?",
     re.IGNORECASE,
 )
 _REPLACES = re.compile(
@@ -29,10 +27,8 @@ _REPLACES = re.compile(
     re.IGNORECASE,
 )
 _SWAPS = re.compile(
-    (
-        r"(?P<new>[$€£]?[\w.:%']+)\s*,?\s+(?:instead of|rather than|(?:and "
-        r")?not)\s+(?P<old>[$€£]?[\w.:%']+?)[.!]?\s*$"
-    ),
+    r"(?P<new>[$€£]?[\w.:%']+)\s*,?\s+(?:instead of|rather than|(?:and "
+    r")?not)\s+(?P<old>[$€£]?[\w.:%']+?)[.!]?\s*$",
     re.IGNORECASE,
 )
 _ADDS = re.compile(r"^\s*(?:also|and|then|plus|additionally|in addition|after that|next)\b", re.IGNORECASE)

@@ -46,10 +46,8 @@ def _names_note(text: str) -> bool:
     """`my locker number`: a short name and nothing else."""
     return bool(
         re.match(
-            (
-                r"^(?:my|our)(?: (?!(?:is|are|was|be|by|from|to|and|of|after|before|if|when|has|have|"
-                r"lives?|in|at|with|or|on)\b)[a-z][\w'-]*){1,4}$"
-            ),
+            r"^(?:my|our)(?: (?!(?:is|are|was|be|by|from|to|and|of|after|before|if|when|has|have|"
+            r"lives?|in|at|with|or|on)\b)[a-z][\w'-]*){1,4}$",
             text,
         )
     )
@@ -67,10 +65,8 @@ def _noted(text: str, agenda: Agenda) -> bool:
     if len(text.split()) > 9 or re.search(r"\d", text):
         return False
     if re.search(
-        (
-            r"\b(?:note|i (?:told|saved|stored|asked|gave)|you (?:remember|stored|saved)|"
-            r"remembered|stored|saved)\b"
-        ),
+        r"\b(?:note|i (?:told|saved|stored|asked|gave)|you (?:remember|stored|saved)|"
+        r"remembered|stored|saved)\b",
         text,
     ):
         return True

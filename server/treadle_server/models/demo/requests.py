@@ -31,21 +31,15 @@ from treadle_server.models.demo.values import (
 from treadle_server.models.demo.words import tokens_of
 
 _INTRODUCES = re.compile(
-    (
-        r"^(?:(?:here|this|these|those|given|consider|look|using|use|from|for|in|with|suppose|"
-        r"i|we|my|our|the|following|below|and|please|of|on|at|analy[sz]e|take|json|data)\b|⟦|"
-        r"$)"
-    ),
+    r"^(?:(?:here|this|these|those|given|consider|look|using|use|from|for|in|with|suppose|"
+    r"i|we|my|our|the|following|below|and|please|of|on|at|analy[sz]e|take|json|data)\b|⟦|"
+    r"$)",
     re.IGNORECASE,
 )
-
-
 ASKS = re.compile(
-    (
-        r"\?|\b(?:what|how|which|who|whose|sum|total|average|mean|list|give|tell|find|count|"
-        r"show|calculate|compute|max\w*|min\w*|highest|lowest|number of|add|return|get|extract|"
-        r"fetch|read|write|summari[sz]e|translate)\b"
-    ),
+    r"\?|\b(?:what|how|which|who|whose|sum|total|average|mean|list|give|tell|find|count|"
+    r"show|calculate|compute|max\w*|min\w*|highest|lowest|number of|add|return|get|extract|"
+    r"fetch|read|write|summari[sz]e|translate)\b",
     re.IGNORECASE,
 )
 
@@ -149,11 +143,9 @@ def _introduce(clause: str, agenda: Agenda) -> bool:
     words = [token.text for token in stripped(tokens_of(clause))]
     return not words or bool(
         re.fullmatch(
-            (
-                r"(?:here (?:is|are)|i have|consider|look at|given|using|use|with|for|from|in) (?:this|"
-                r"the|some|my|a|these|following|json|data|document|below|above|list|of|\W|"
-                r"[a-z]+)*?(?:json|data|document|below|following|list)\W*"
-            ),
+            r"(?:here (?:is|are)|i have|consider|look at|given|using|use|with|for|from|in) (?:this|"
+            r"the|some|my|a|these|following|json|data|document|below|above|list|of|\W|"
+            r"[a-z]+)*?(?:json|data|document|below|following|list)\W*",
             clause.lower(),
         )
     )

@@ -16,7 +16,7 @@ from treadle_server.models.demo.story_signs import (
     near_words,
 )
 from treadle_server.models.demo.tasks import Agenda
-from treadle_server.models.demo.words import stem
+from treadle_server.models.demo.words import stem, word_set
 
 
 @dataclass(slots=True)
@@ -91,73 +91,39 @@ def _wants_part(question: str, near: str) -> bool:
     for word in ("tip", "tax", "discount", "interest", "commission", "raise", "deposit"):
         if re.search(rf"\b{word}\b", near) and re.search(rf"\b{word}\b", question):
             return not re.search(
-                (
-                    r"\b(?:after|with|including|includes?|total|final|pay|price|cost|left|before|"
-                    r"altogether|balance|worth)\b"
-                ),
+                r"\b(?:after|with|including|includes?|total|final|pay|price|cost|left|before|"
+                r"altogether|balance|worth)\b",
                 question,
             )
     return False
 
 
+_COMMON = word_set(
+    """
+    how many much of the be are is in them there do does a to and student he she they has have it his her
+    their on for at who will can did person total now was were with
+    """
+)
+
+
 def _keeps_part(state: State, item: Quantity, rest: list[Quantity]) -> bool:
+    """Whether the story goes on with the share itself and not with what it leaves over."""
     near = f"{item.before} {item.after}"
+    ignored = _COMMON | {state.unit}
     asked = {stem(word) for word in re.findall(r"[a-z]+", state.question)}
-    ignored = {
-        "how",
-        "many",
-        "much",
-        "of",
-        "the",
-        "be",
-        "are",
-        "is",
-        "in",
-        "them",
-        "there",
-        "do",
-        "does",
-        "a",
-        "to",
-        "and",
-        "student",
-        "he",
-        "she",
-        "they",
-        "has",
-        "have",
-        "it",
-        "his",
-        "her",
-        "their",
-        "on",
-        "for",
-        "at",
-        "who",
-        "will",
-        "can",
-        "did",
-        "person",
-        "total",
-        "now",
-        "was",
-        "were",
-        "with",
-    }
     after = re.split(r"[,;.?]|\band\b", item.after)[0]
-    told = {stem(word) for word in re.findall(r"[a-z]+", after)[:8]} - ignored - {state.unit}
-    verb = {stem(word) for word in re.findall(r"[a-z]+", item.before)[-3:]} - ignored - {state.unit}
+    told = {stem(word) for word in re.findall(r"[a-z]+", after)[:8]} - ignored
+    verb = {stem(word) for word in re.findall(r"[a-z]+", item.before)[-3:]} - ignored
     if re.search(r"\b(?:not|n't|rest|remaining|remain|left|other|others|without)\b", state.question):
         return False
     if (told and len(told & asked) > len(told) / 2) or verb & asked:
         return True
     if any(other.per and other.unit == MONEY for other in rest) and re.search(
-        r"\b(?:sells?|sold)\b", item.before
+        r"\bs(?:ells?|old)\b", item.before
     ):
         return True
-    if any(
-        other.kind == "share" and re.search(r"\bof (?:those|these|them|the)\b", other.after) for other in rest
-    ) and not LOSS.search(near):
+    later = [other.after for other in rest if other.kind == "share"]
+    if any(re.search(r"\bof (?:those|these|them|the)\b", text) for text in later) and not LOSS.search(near):
         return True
     return bool(item.after.startswith(("of those", "of these")) and not LOSS.search(item.before))
 

@@ -21,19 +21,19 @@ _DURATION = re.compile(
 )
 _UNIT_MINUTES = {"h": 60, "m": 1, "d": 1440, "w": 10080}
 _TOPIC = re.compile(
-    (r"\btimes?\b|\bclocks?\b|\b(?:hours?|minutes?)\b.*\b(?:ahead|behind|apart|between|"
-r"difference|earlier|later|until|till|from now|from)\b")
-    (r"|\b(?:ahead|behind)\b|\b(?:later|earlier)\b.*\bthan\b|\b(?:later|earlier) in\b|"
-r"\boffset\b|\bdate\b|\bwhat day\b|\bwhich day\b|\bday of the week\b|\bday is it\b|"
-r"\bhow late\b|\bo'clock\b|\btoday\b")
+    r"\btimes?\b|\bclocks?\b|\b(?:hours?|minutes?)\b.*\b(?:ahead|behind|apart|between|"
+    r"difference|earlier|later|until|till|from now|from)\b"
+    r"|\b(?:ahead|behind)\b|\b(?:later|earlier)\b.*\bthan\b|\b(?:later|earlier) in\b|"
+    r"\boffset\b|\bdate\b|\bwhat day\b|\bwhich day\b|\bday of the week\b|\bday is it\b|"
+    r"\bhow late\b|\bo'clock\b|\btoday\b"
     r"|\btime ?zones?\b|\bhow long until\b|\bnoon\b|\bmidnight\b|\bweekday\b",
     re.IGNORECASE,
 )
 _GAP = re.compile(
-    (r"\bdifferen\w*\b|\bsame time\b|\b(?:later|earlier) in\b|\bahead\b|\bbehind\b|"
-r"\bapart\b|\bgap\b|\bhow (?:many hours|much) (?:earlier|later|further)\b|\boffset\b")
-    (r"|\bhours? (?:separate|between|lie|from)\b|\bhow many hours\b.*\b(?:between|separate|"
-r"from)\b|\bhow far\b.*\bclocks?\b")
+    r"\bdifferen\w*\b|\bsame time\b|\b(?:later|earlier) in\b|\bahead\b|\bbehind\b|"
+    r"\bapart\b|\bgap\b|\bhow (?:many hours|much) (?:earlier|later|further)\b|\boffset\b"
+    r"|\bhours? (?:separate|between|lie|from)\b|\bhow many hours\b.*\b(?:between|separate|"
+    r"from)\b|\bhow far\b.*\bclocks?\b"
     r"|\b(?:earlier|later) (?:is|are)\b|\b(?:earlier|later) than\b",
     re.IGNORECASE,
 )
@@ -50,15 +50,15 @@ _SPOKEN = re.compile(
 )
 _HERE = re.compile(r"\b(?:there|it|that city|here)\b", re.IGNORECASE)
 _NOT_CLOCKS = re.compile(
-    (r"\btimes? (?:\d|the|it|that|my|as)\b|\d\s*times\b|\btimes (?:two|three|four|five|"
-r"ten)\b|\bhow many times\b"),
+    r"\btimes? (?:\d|the|it|that|my|as)\b|\d\s*times\b|\btimes (?:two|three|four|five|"
+    r"ten)\b|\bhow many times\b",
     re.IGNORECASE,
 )
 _NOW = re.compile(
-    (r"\b(?:what(?:'s| is)?|tell me|give me|do you have|get|show me|know|check|current|look "
-r"up)\b.*\b(?:time|date|day|clock)\b|\btime is it\b")
-    (r"|\bwhat day\b|\bhow late\b|\bday is it\b|\btime\b.*\b(?:now|in|at)\b|\b(?:right now|"
-r"today)\b|\bwhich day\b|\bdate\b|\bweekday\b"),
+    r"\b(?:what(?:'s| is)?|tell me|give me|do you have|get|show me|know|check|current|look "
+    r"up)\b.*\b(?:time|date|day|clock)\b|\btime is it\b"
+    r"|\bwhat day\b|\bhow late\b|\bday is it\b|\btime\b.*\b(?:now|in|at)\b|\b(?:right now|"
+    r"today)\b|\bwhich day\b|\bdate\b|\bweekday\b",
     re.IGNORECASE,
 )
 
@@ -98,13 +98,13 @@ def read_times(text: str, agenda: Agenda) -> bool:
 
 
 _STATEMENT = re.compile(
-    (r"\b(?:what|how|when|which|is it|tell|give|convert|show|difference|compare|until|time "
-r"is|list|do i|should)\b|\?"),
+    r"\b(?:what|how|when|which|is it|tell|give|convert|show|difference|compare|until|time "
+    r"is|list|do i|should)\b|\?",
     re.IGNORECASE,
 )
 _STATED = re.compile(
-    (r"\b(?:live[sd]?|based|office|work(?:s|ing)?|located|stay(?:s|ing)?|is in|am in|are in|"
-r"from|flying|travel\w*|moved|team|colleague|friend|client)\b"),
+    r"\b(?:live[sd]?|based|office|work(?:s|ing)?|located|stay(?:s|ing)?|is in|am in|are in|"
+    r"from|flying|travel\w*|moved|team|colleague|friend|client)\b",
     re.IGNORECASE,
 )
 
@@ -137,8 +137,8 @@ def _states(text: str, places: tuple[Place, ...], moments: list[_TimeOfDay], age
 
 _GAP_PHRASE = re.compile(
     r"^(?:the |their )?(?:(?:number of |amount of )?hours? (?:between|from)\b"
-    (r"|(?:current )?(?:time|hours?|time ?zone)?(?: zone)?\s*(?:difference|gap|offset)(?: "
-r"in (?:hours|time))?\s+(?:between|from)\b)"),
+    r"|(?:current )?(?:time|hours?|time ?zone)?(?: zone)?\s*(?:difference|gap|offset)(?: "
+    r"in (?:hours|time))?\s+(?:between|from)\b)",
     re.IGNORECASE,
 )
 

@@ -16,24 +16,18 @@ ARITHMETIC = re.compile(
     r"double|triple|squared?|cubed?|root|add|subtract|percent\w*|increase\w*|decrease\w*|"
     r"reduce\w*|raise|lower|exceeds?|halve|round|deduct|take|difference)\b|[-+*/]"
 )
-
-
 _IN_UNIT = re.compile(
     r"^(?:how many|what is (?:that|it|this) in|what's (?:that|it) in|convert (?:that|it|"
     r"this|the result) (?:to|into)|(?:and )?in|express (?:that|it) in) (seconds|minutes|"
     r"hours|days|weeks|months|years|cents)(?: is (?:that|it|this)| are (?:that|there|they)|"
     r" does that make)?$"
 )
-
-
 _CLOSES = re.compile(
-    (
-        r"^(?:so |and )?(?:what(?:'s| is| do| will| would|'ll)?|how much(?: do| is| will| "
-        r"would)?)\s*(?:you|i|we|it|that|be|is)?\s*(?:the )?(?:(?:final |end )?(?:result|"
-        r"answer|total|number|value)|get|have|left|be|end up with|have left)\s*(?:in the end|"
-        r"now|then|at the end|left)?\s*\??$|^(?:what do you get|what's left|what remains|what "
-        r"is left|what number do you get|what do i get|what do i end up with)\??$"
-    ),
+    r"^(?:so |and )?(?:what(?:'s| is| do| will| would|'ll)?|how much(?: do| is| will| "
+    r"would)?)\s*(?:you|i|we|it|that|be|is)?\s*(?:the )?(?:(?:final |end )?(?:result|"
+    r"answer|total|number|value)|get|have|left|be|end up with|have left)\s*(?:in the end|"
+    r"now|then|at the end|left)?\s*\??$|^(?:what do you get|what's left|what remains|what "
+    r"is left|what number do you get|what do i get|what do i end up with)\??$",
     re.IGNORECASE,
 )
 
@@ -80,7 +74,7 @@ def convert_last(clause: str, agenda: Agenda) -> bool:
 
 
 def calculate_first(clause: str, agenda: Agenda) -> bool:
-    """What speaks of operations is no mere question about a clock or a document, if it reads as arithmetic."""
+    """What speaks of operations and reads as arithmetic is no mere question about a clock or a document."""
     return bool(ARITHMETIC.search(plain(stripped(tokens_of(clause))))) and calculate(clause, agenda)
 
 

@@ -1,6 +1,7 @@
 """Text as tokens: words, numbers however they are written, percentages, quotes and documents."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -102,6 +103,10 @@ def _percent_length(raw: list[Token], index: int) -> int:
     return 2 if following == ["per", "cent"] else 0
 
 
+def word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 def stem(word: str) -> str:
     """The word without a plural ending, so that `boxes` meets `box`."""
     word = word.lower()
@@ -168,7 +173,7 @@ _IRREGULAR = {
 }
 
 
-def plain(tokens: tuple[Token, ...] | list[Token]) -> str:
+def plain(tokens: Sequence[Token]) -> str:
     """The tokens as normalised text, for patterns: numbers in digits, words in lower case."""
     parts = []
     for token in tokens:

@@ -1,0 +1,439 @@
+"""The loop: what is begun when, what is awaited before, what goes into one append, and every limit of time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import pytest
+
+from tests.engine.conftest import OpenHouse
+from tests.engine.handloop import turns, until, within
+from tests.engine.house import House, left_over, say, scripted, use
+from tests.engine.workbench import Gate, HandModel, answer, failing
+from treadle_server.core import events as e
+from treadle_server.core import signals as s
+from treadle_server.core.kinds import CallStatus, Effect, StopReason, ThreadState
+from treadle_server.core.spec import SECOND_MICROS, Limits
+from treadle_server.core.values import Content, ProposedCall, Usage
+from treadle_server.ports.log import ThreadKey
+from treadle_server.ports.model import ModelReply, ModelRequest, OnDelta
+from treadle_server.ports.tools import ToolCall
+
+P = TypeVar("P")
+
+
+async def payloads(house: House, key: ThreadKey, kind: type[P]) -> list[P]:
+    return [event.payload for event in await house.events(key) if isinstance(event.payload, kind)]
+
+
+async def appends(house: House, key: ThreadKey) -> list[list[str]]:
+    """The kinds of event of each append of a thread."""
+    page = await house.store.commits.read(key.tenant, after=0, limit=1000)
+    kinds = await house.kinds(key)
+    return [kinds[row.first - 1 : row.last] for row in page.items if row.key == key]
+
+
+Reply = Callable[[ModelRequest, OnDelta], Awaitable[ModelReply]]
+
+
+def calls(*names: str) -> ModelReply:
+    return ModelReply(calls=tuple(ProposedCall(name, "{}") for name in names), usage=Usage(10, 0, 5, 0, 15))
+
+
+def by_turn(*replies: Any) -> Reply:
+    """Plays replies in order of the conversation's turns; a callable is awaited first."""
+
+    async def reply(request: ModelRequest, on_delta: OnDelta) -> ModelReply:
+        made = replies[sum(type(entry).__name__ == "ModelEntry" for entry in request.transcript.entries)]
+        return await made() if callable(made) else made
+
+    return reply
+
+
+async def test_an_outcome_and_what_begins_next_are_one_append(house: House) -> None:
+    house.bench.add("look", effect=Effect.IDEMPOTENT)
+
+    key = await house.run(use("look"), use("look", "look"), say("fine"))
+
+    ends = [append[-1] for append in await appends(house, key)]
+    assert ["tool_call_completed", "iteration_started", "model_call_started"] in await appends(house, key)
+    assert ["message_completed", "usage_recorded", "tool_call_requested", "tool_call_started"] in await appends(
+        house, key
+    )
+    assert set(ends) <= {
+        *("input_received", "model_call_started", "tool_call_started", "tool_call_completed", "thread_ended")
+    }
+    await house.check_ended(key)
+
+
+async def test_four_iterations_with_a_read_only_tool_take_at_most_two_commits_each(house: House) -> None:
+    house.bench.add("look")
+
+    key = await house.run(*[use("look")] * 4, say("fine"))
+
+    assert len(await appends(house, key)) <= 2 * 4 + 3
+    assert len(await payloads(house, key, e.IterationStarted)) == 5
+
+
+async def test_a_read_only_tool_does_not_wait_for_the_disk(build: OpenHouse) -> None:
+    async def hold() -> ModelReply:
+        house.log.hold()
+        return calls("look")
+
+    house = await build(models={"hand": lambda: HandModel(by_turn(hold, ModelReply(text="fine")))})
+    gate = Gate()
+    house.bench.add("look", gate)
+
+    key = await house.start(model="hand:x")
+    await until(lambda: gate.inside == 1)
+    assert house.log.waiting == 1
+    assert "tool_call_started" not in await house.kinds(key)
+
+    gate.open()
+    house.log.release()
+    await house.ended(key)
+
+
+@pytest.mark.parametrize("effect", [Effect.IDEMPOTENT, Effect.AT_MOST_ONCE])
+async def test_a_tool_with_effects_runs_only_after_its_intent_is_durable(
+    build: OpenHouse, effect: Effect
+) -> None:
+    async def hold() -> ModelReply:
+        house.log.hold()
+        return calls("send", "send")
+
+    async def send(call: ToolCall) -> str:
+        started = await payloads(house, key, e.ToolCallStarted)
+        assert call.tool_call_id in [payload.tool_call_id for payload in started]
+        return "sent"
+
+    house = await build(models={"hand": lambda: HandModel(by_turn(hold, ModelReply(text="fine")))})
+    house.bench.add("send", send, effect)
+    key = await house.start(model="hand:x")
+    await until(lambda: house.log.waiting == 1)
+    await turns(100)
+    assert house.bench.calls == []
+
+    house.log.release()
+    await house.ended(key)
+    completed = await payloads(house, key, e.ToolCallCompleted)
+    assert [payload.status for payload in completed] == [CallStatus.SUCCEEDED] * 2
+
+
+async def test_the_model_is_called_only_after_the_intent_is_durable(build: OpenHouse) -> None:
+    async def hold(call: ToolCall) -> str:
+        house.log.hold()
+        return "held"
+
+    model = HandModel(by_turn(calls("look"), ModelReply(text="fine")))
+    house = await build(models={"hand": lambda: model})
+    house.bench.add("look", hold)
+    key = await house.start(model="hand:x")
+    await until(lambda: house.log.waiting == 1)
+    await turns(100)
+    assert len(model.requests) == 1
+
+    house.log.release()
+    await house.ended(key)
+    assert len(model.requests) == 2
+
+
+async def test_tools_of_one_turn_run_at_the_same_time_and_stand_in_call_order(build: OpenHouse) -> None:
+    seen: list[ModelRequest] = []
+
+    async def reply(request: ModelRequest, on_delta: OnDelta) -> ModelReply:
+        seen.append(request)
+        return calls("slow", "quick", "quick") if len(seen) == 1 else ModelReply(text="fine")
+
+    house = await build(models={"hand": lambda: HandModel(reply)})
+    slow, quick = Gate(), Gate()
+    house.bench.add("slow", slow)
+    house.bench.add("quick", quick, Effect.AT_MOST_ONCE)
+    key = await house.start(model="hand:x")
+    await until(lambda: slow.inside + quick.inside == 3)
+    quick.open()
+    await house.committed(key, "tool_call_completed", 2)
+    slow.open()
+    await house.ended(key)
+
+    completed = await payloads(house, key, e.ToolCallCompleted)
+    assert [payload.tool_call_id for payload in completed] == ["call-1-2", "call-1-3", "call-1-1"]
+    results = [entry.tool_call_id for entry in seen[1].transcript.entries if type(entry).__name__ == "ToolEntry"]
+    assert results == ["call-1-1", "call-1-2", "call-1-3"]
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_a_tool_over_its_time_is_given_up_whether_it_stops_or_not(house: House, stubborn: bool) -> None:
+    gate = Gate(stubborn=stubborn)
+    house.bench.add("send", gate, Effect.AT_MOST_ONCE, timeout_micros=60 * SECOND_MICROS, attempts_max=3)
+    key = await house.start(use("send"), say("fine"))
+    await until(lambda: gate.inside == 1)
+
+    house.clock.advance(59)
+    await turns()
+    assert (await house.row(key)).state == ThreadState.RUNNING
+    house.clock.advance(2)
+    await house.ended(key)
+
+    (completed,) = await payloads(house, key, e.ToolCallCompleted)
+    assert completed.status is CallStatus.TIMED_OUT
+    assert gate.stops == 1
+    before = await house.check_ended(key)
+    gate.open()
+    await until(lambda: gate.inside == 0)
+    await turns()
+    assert await house.events(key) == before
+
+
+async def test_a_repeatable_tool_over_its_time_is_tried_again(house: House) -> None:
+    gate = Gate()
+    house.bench.add("look", gate, timeout_micros=10 * SECOND_MICROS, attempts_max=2)
+    key = await house.start(use("look"), say("fine"))
+    await until(lambda: gate.inside == 1)
+
+    house.clock.advance(10.1)
+    await house.committed(key, "tool_attempt_failed")
+    house.clock.advance(1)
+    await until(lambda: house.bench.count("look") == 2)
+    gate.open()
+    await house.ended(key)
+
+    (completed,) = await payloads(house, key, e.ToolCallCompleted)
+    assert completed.status is CallStatus.SUCCEEDED
+    started = await payloads(house, key, e.ToolCallStarted)
+    assert [payload.attempt for payload in started] == [1, 2]
+
+
+async def test_a_failed_tool_is_tried_again_after_its_backoff_with_the_same_key(house: House) -> None:
+    house.bench.add("save", failing(2), Effect.IDEMPOTENT, attempts_max=3)
+    key = await house.start(use("save"), say("fine"))
+    for count in (1, 2):
+        await house.committed(key, "tool_attempt_failed", count)
+        house.clock.advance(1)
+    await house.ended(key)
+
+    (completed,) = await payloads(house, key, e.ToolCallCompleted)
+    assert completed.status is CallStatus.SUCCEEDED
+    assert [call.attempt for _, call in house.bench.calls] == [1, 2, 3]
+    assert len({call.idempotency_key for _, call in house.bench.calls}) == 1
+    await assert_waited(house, key, e.ToolAttemptFailed, e.ToolCallStarted)
+
+
+async def test_a_tool_that_may_run_once_is_not_tried_again(house: House) -> None:
+    house.bench.add("send", failing(1), Effect.AT_MOST_ONCE, attempts_max=3)
+
+    key = await house.run(use("send"), say("fine"))
+
+    (completed,) = await payloads(house, key, e.ToolCallCompleted)
+    assert completed.status is CallStatus.FAILED
+    assert house.bench.count("send") == 1
+
+
+async def assert_waited(house: House, key: ThreadKey, failed: type[Any], started: type[Any]) -> None:
+    """Every attempt after a failed one began no earlier than the failure said."""
+    due = 0
+    for event in await house.events(key):
+        if isinstance(event.payload, started):
+            assert event.time_micros >= due
+        if isinstance(event.payload, failed):
+            assert event.payload.retry_delay_micros > 0
+            due = event.time_micros + event.payload.retry_delay_micros
+    assert due
+
+
+async def test_the_model_is_asked_again_after_its_backoff(house: House) -> None:
+    error = {"code": "UNAVAILABLE", "message": "overloaded", "retryable": True, "attempts": 2}
+    key = await house.start({**say("fine"), "error": error})
+    for count in (1, 2):
+        await house.committed(key, "model_call_failed", count)
+        await turns()
+        assert (await house.kinds(key)).count("model_call_started") == count
+        house.clock.advance(2)
+    row = await house.ended(key)
+
+    assert row.state == ThreadState.COMPLETED
+    failed = await payloads(house, key, e.ModelCallFailed)
+    assert [payload.will_retry for payload in failed] == [True, True]
+    await assert_waited(house, key, e.ModelCallFailed, e.ModelCallStarted)
+
+
+async def test_what_the_provider_asks_for_is_waited(house: House) -> None:
+    error = {"message": "slow down", "retryable": True, "attempts": 1, "retry_after_ms": 60_000}
+    key = await house.start({**say("fine"), "error": error})
+    await house.committed(key, "model_call_failed")
+
+    house.clock.advance(59)
+    await turns()
+    assert (await house.kinds(key)).count("model_call_started") == 1
+    house.clock.advance(2)
+    assert (await house.ended(key)).state == ThreadState.COMPLETED
+
+
+async def test_a_model_that_never_answers_is_given_up_and_asked_again(build: OpenHouse) -> None:
+    async def hang() -> ModelReply:
+        if len(model.requests) == 1:
+            await asyncio.get_running_loop().create_future()
+        return ModelReply(text="fine")
+
+    model = HandModel(by_turn(hang))
+    house = await build(models={"hand": lambda: model})
+    key = await house.start(model="hand:x")
+    await until(lambda: len(model.requests) == 1)
+
+    house.clock.advance(601)
+    await house.committed(key, "model_call_failed")
+    house.clock.advance(1)
+    assert (await house.ended(key)).state == ThreadState.COMPLETED
+
+
+async def test_the_time_limit_of_a_thread_counts_while_it_runs(house: House) -> None:
+    key = await house.start({"hang": True}, limits=Limits(timeout_micros=10 * SECOND_MICROS))
+    await house.committed(key, "model_call_started")
+
+    house.clock.advance(9)
+    await turns()
+    assert (await house.row(key)).state == ThreadState.RUNNING
+    house.clock.advance(1.5)
+    row = await house.ended(key)
+
+    assert (row.state, row.stop_reason) == (ThreadState.TIMED_OUT, StopReason.DEADLINE)
+    await house.check_ended(key)
+
+
+async def test_the_lifetime_of_a_thread_ends_it_whatever_it_does(house: House) -> None:
+    gate = Gate(stubborn=True)
+    house.bench.add("look", gate, timeout_micros=1000 * SECOND_MICROS)
+    key = await house.start(use("look"), limits=Limits(max_lifetime_micros=100 * SECOND_MICROS))
+    await until(lambda: gate.inside == 1)
+
+    house.clock.advance(101)
+    row = await house.ended(key)
+
+    assert row.state == ThreadState.TIMED_OUT
+    (completed,) = await payloads(house, key, e.ToolCallCompleted)
+    assert completed.status is CallStatus.ABANDONED
+    gate.open()
+
+
+async def raise_bug() -> ModelReply:
+    raise KeyError("a bug of the adapter")
+
+
+async def answer_nonsense() -> ModelReply:
+    return None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("reply", [raise_bug, answer_nonsense])
+async def test_an_adapter_with_a_bug_fails_the_thread_and_does_not_hang_it(
+    build: OpenHouse, reply: Callable[[], Awaitable[ModelReply]]
+) -> None:
+    house = await build(models={"hand": lambda: HandModel(by_turn(reply))})
+
+    key = await house.start(model="hand:x")
+    row = await house.ended(key)
+
+    assert (row.state, row.stop_reason) == (ThreadState.FAILED, StopReason.MODEL_ERROR)
+    (failed,) = await payloads(house, key, e.ModelCallFailed)
+    assert "adapter failed" in failed.error.message
+    assert "a bug" not in failed.error.message
+
+
+async def cancel_itself(*_: Any) -> Any:
+    raise asyncio.CancelledError
+
+
+async def test_an_adapter_that_lets_itself_be_cancelled_counts_as_a_failed_attempt(build: OpenHouse) -> None:
+    async def reply(request: ModelRequest, on_delta: OnDelta) -> ModelReply:
+        if request.attempt == 1:
+            await cancel_itself()
+        return ModelReply(text="fine")
+
+    house = await build(models={"hand": lambda: HandModel(reply)})
+    key = await house.start(model="hand:x")
+    await house.committed(key, "model_call_failed")
+    house.clock.advance(1)
+
+    assert (await house.ended(key)).state == ThreadState.COMPLETED
+    (failed,) = await payloads(house, key, e.ModelCallFailed)
+    assert failed.will_retry
+
+
+async def raise_a_bug(call: ToolCall) -> str:
+    raise ZeroDivisionError("a secret path")
+
+
+async def answer_no_text(call: ToolCall) -> str:
+    return 42  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("work", [raise_a_bug, answer_no_text, cancel_itself])
+async def test_a_tool_with_a_bug_is_a_failed_call_that_the_agent_sees(house: House, work: Any) -> None:
+    house.bench.add("look", work, Effect.AT_MOST_ONCE)
+
+    key = await house.run(use("look"), say("{observation}"))
+
+    (completed,) = await payloads(house, key, e.ToolCallCompleted)
+    assert completed.status is CallStatus.FAILED
+    assert "secret" not in completed.observation
+    assert (await house.row(key)).state == ThreadState.COMPLETED
+
+
+async def test_text_that_utf8_cannot_hold_does_not_stop_a_thread(build: OpenHouse) -> None:
+    broken = "a\ud83d"
+    proposal = ProposedCall(broken, f'{{"x":"{broken}"}}', "", broken)
+    house = await build(
+        models={
+            "hand": lambda: HandModel(
+                by_turn(ModelReply(text=broken, thought=broken, calls=(proposal,)), ModelReply(refusal=broken))
+            )
+        }
+    )
+
+    key = await house.start(model="hand:x")
+    row = await house.ended(key)
+
+    assert row.stop_reason == StopReason.MODEL_REFUSAL
+    messages = await payloads(house, key, e.MessageCompleted)
+    assert messages[0].text == "a?"
+
+
+async def test_a_pause_lets_what_runs_end_and_begins_nothing(house: House) -> None:
+    gate = Gate()
+    house.bench.add("look", gate)
+    key = await house.start(use("look"), say("fine"))
+    await until(lambda: gate.inside == 1)
+    await within(house.engine.ask(key, s.Pause(house.clock.now())))
+    assert (await house.row(key)).state == ThreadState.RUNNING
+
+    gate.open()
+    await within(house.reached(key, ThreadState.PAUSED))
+    await until(lambda: house.engine.running_count == 0)
+    assert (await house.kinds(key)).count("model_call_started") == 1
+
+    await within(house.engine.ask(key, s.Resume(house.clock.now())))
+    assert (await house.ended(key)).state == ThreadState.COMPLETED
+
+
+async def test_what_a_caller_says_meanwhile_is_taken_by_the_next_turn(build: OpenHouse) -> None:
+    model = HandModel(by_turn(calls("look"), ModelReply(text="fine")))
+    house = await build(models={"hand": lambda: model})
+    gate = Gate()
+    house.bench.add("look", gate)
+    key = await house.start(model="hand:x")
+    await until(lambda: gate.inside == 1)
+    await within(house.engine.ask(key, s.SendInput(house.clock.now(), Content("and hurry"))))
+    gate.open()
+    await house.ended(key)
+
+    said = [entry.content.text for entry in model.requests[1].transcript.entries if hasattr(entry, "content")]
+    assert said == ["hello", "and hurry"]
+
+
+async def test_a_thread_at_its_end_leaves_nothing_in_memory(house: House) -> None:
+    house.bench.add("look", answer)
+    await house.run(use("look", "look"), use("look"), say("fine"))
+    await house.run(model=scripted(use("nothing")))
+
+    await until(lambda: left_over(house.engine) == {})
+    assert left_over(house.journal) == {}
+    assert left_over(house.feed) == {}

@@ -1,0 +1,377 @@
+"""The one door to the log: signals land in order, whole, and memory never says more than the log will."""
+
+import asyncio
+
+import pytest
+
+from tests.engine.conftest import OpenHouse
+from tests.engine.handloop import turns, until, within
+from tests.engine.house import House, left_over, say, use
+from tests.engine.workbench import Gate
+from tests.stores.kit import StatementWork
+from treadle_server.core import events as e
+from treadle_server.core import signals as s
+from treadle_server.core.errors import Reason, Refused
+from treadle_server.core.evolve import fold
+from treadle_server.core.kinds import Effect, ThreadState
+from treadle_server.core.state import State
+from treadle_server.core.values import Content
+from treadle_server.engine.admission import Bounds
+from treadle_server.ports.log import Replayed, RequestRow, ThreadKey, Unit
+from treadle_server.stores.sqlite.statements import Answer
+
+NOBODY_RUNS = Bounds(server_max=0)
+LARGE = "x" * 200_000
+
+
+def steer(house: House, text: str) -> s.SendInput:
+    return s.SendInput(house.clock.now(), Content(text))
+
+
+def request(house: House, name: str, request_id: str = "r1") -> RequestRow:
+    expire = house.clock.now() + 86_400_000_000
+    return RequestRow(request_id, "users/ann", "SendThreadInput", b"digest", name, 0, None, expire)
+
+
+async def inputs(house: House, key: ThreadKey) -> list[str]:
+    payloads = [event.payload for event in await house.events(key)]
+    return [payload.content.text for payload in payloads if isinstance(payload, e.InputReceived)]
+
+
+async def assert_memory_is_the_log(house: House, key: ThreadKey) -> None:
+    spec, _ = await house.specs.of_thread(key)
+    head = await house.journal.open(key)
+    assert head.state == fold(State(spec), await house.events(key))
+    house.journal.close(head)
+
+
+async def fill_the_disk(house: House) -> None:
+    """No page more can be had; what fits into the present ones still does."""
+    await house.store.committer.submit(StatementWork([Answer("PRAGMA max_page_count = 1")])).wait()
+
+
+async def free_the_disk(house: House) -> None:
+    await house.store.committer.submit(StatementWork([Answer("PRAGMA max_page_count = 1000000")])).wait()
+
+
+async def append_behind_its_back(house: House, key: ThreadKey, text: str) -> None:
+    sequence = await house.store.log.last_sequence(key)
+    event = e.Event(sequence + 1, house.clock.now(), 0, e.InputReceived(Content(text)))
+    await within(house.store.log.submit(Unit(key, sequence, [house.codec.encode(event)])).wait())
+
+
+async def test_two_signals_at_once_both_land_in_order(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+
+    await within(asyncio.gather(*(house.engine.ask(key, steer(house, text)) for text in "abcdef")))
+
+    assert await inputs(house, key) == ["hello", *"abcdef"]
+    await assert_memory_is_the_log(house, key)
+
+
+async def test_signals_that_come_together_become_durable_together(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+    commits, units = house.store.committer.commit_count, len(house.log.units)
+
+    house.log.hold()
+    asks = [asyncio.create_task(house.engine.ask(key, steer(house, text))) for text in "abc"]
+    await until(lambda: bool(house.log.waiting) and len(house.log.units[-1].records) == 3)
+    house.log.release()
+    await within(asyncio.gather(*asks))
+
+    assert len(house.log.units) == units + 1
+    assert house.store.committer.commit_count == commits + 1
+
+
+async def test_a_caller_who_goes_away_leaves_memory_and_log_equal(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+    house.log.hold()
+    call = asyncio.create_task(house.engine.ask(key, steer(house, "from one who left")))
+    await until(lambda: house.log.waiting == 1)
+
+    call.cancel()
+    await turns()
+    assert call.cancelled()
+    house.log.release()
+    await within(house.engine.ask(key, steer(house, "from another")))
+
+    assert await inputs(house, key) == ["hello", "from one who left", "from another"]
+    await assert_memory_is_the_log(house, key)
+    await until(lambda: left_over(house.journal) == {})
+
+
+async def test_a_caller_is_answered_only_after_the_commit(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+    house.log.hold()
+    call = asyncio.create_task(house.engine.ask(key, steer(house, "a")))
+    await until(lambda: house.log.waiting == 1)
+    await turns(100)
+    assert not call.done()
+
+    house.log.release()
+    assert (await within(call)).sequence == 3
+
+
+async def test_a_refusal_is_told_only_once_what_it_was_judged_on_is_durable(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+    house.log.hold()
+    cancel = asyncio.create_task(house.engine.ask(key, s.Cancel(house.clock.now())))
+    await until(lambda: house.log.waiting == 1)
+    late = asyncio.create_task(house.engine.ask(key, steer(house, "too late")))
+    await turns(100)
+    assert not late.done()
+
+    house.log.release()
+    await within(cancel)
+    with pytest.raises(Refused) as refused:
+        await within(late)
+    assert refused.value.reason is Reason.THREAD_STATE_CONFLICT
+    assert await inputs(house, key) == ["hello"]
+
+
+async def test_the_log_of_a_head_that_another_wrote_behind_is_folded_again(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+    head = await house.journal.open(key)
+    await append_behind_its_back(house, key, "foreign")
+
+    await within(house.engine.ask(key, steer(house, "ours")))
+
+    assert head.lost
+    house.journal.close(head)
+    assert await inputs(house, key) == ["hello", "foreign", "ours"]
+    await assert_memory_is_the_log(house, key)
+
+
+async def test_a_thread_whose_events_were_refused_is_driven_on(house: House) -> None:
+    gate = Gate()
+    house.bench.add("look", gate)
+    key = await house.start(use("look"), say("fine"))
+    await house.committed(key, "tool_call_started")
+    await append_behind_its_back(house, key, "foreign")
+
+    gate.open()
+    await until(lambda: house.engine.running_count == 0)
+    house.clock.advance(1.1)
+    row = await house.ended(key)
+
+    assert row.state == ThreadState.COMPLETED
+    await house.check_ended(key)
+    assert await inputs(house, key) == ["hello", "foreign"]
+    assert house.bench.count("look") == 2
+    assert "execution_recovered" in await house.kinds(key)
+
+
+async def test_a_full_disk_refuses_a_signal_and_the_next_one_lands(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+    await fill_the_disk(house)
+
+    with pytest.raises(Refused) as refused:
+        await within(house.engine.ask(key, steer(house, LARGE)))
+    assert refused.value.reason is Reason.DISK_FULL
+    await assert_memory_is_the_log(house, key)
+
+    await free_the_disk(house)
+    await within(house.engine.ask(key, steer(house, LARGE)))
+    assert await inputs(house, key) == ["hello", LARGE]
+    assert house.fatal == []
+
+
+async def test_a_running_thread_whose_head_was_refused_still_obeys_a_cancel(house: House) -> None:
+    gate = Gate()
+    house.bench.add("send", gate, Effect.AT_MOST_ONCE)
+    key = await house.start(use("send"), say("fine"))
+    await until(lambda: gate.inside == 1)
+    await fill_the_disk(house)
+    with pytest.raises(Refused):
+        await within(house.engine.ask(key, steer(house, LARGE)))
+    await free_the_disk(house)
+
+    await house.cancel(key)
+    await until(lambda: gate.stops == 1)
+    house.clock.advance(1.1)
+    row = await house.ended(key)
+
+    assert row.state == ThreadState.CANCELLED
+    await house.check_ended(key)
+    assert gate.inside_max == 1
+
+
+async def test_a_full_disk_stops_a_running_thread_only_until_it_has_room(house: House) -> None:
+    house.bench.add("look", lambda _: _large())
+    gate = Gate()
+    house.bench.add("wait", gate)
+    key = await house.start(use("wait"), use("look"), say("fine"))
+    await until(lambda: gate.inside == 1)
+    await fill_the_disk(house)
+
+    gate.open()
+    for _ in range(3):
+        await until(lambda: house.engine.running_count == 0)
+        house.clock.advance(1.1)
+        await turns()
+    await free_the_disk(house)
+    await until(lambda: house.engine.running_count == 0 or left_over(house.engine) == {})
+    house.clock.advance(1.1)
+
+    assert (await house.ended(key)).state == ThreadState.COMPLETED
+    await house.check_ended(key)
+
+
+async def _large() -> str:
+    return LARGE[:60_000]
+
+
+async def test_opening_and_closing_leaves_nothing_behind(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+
+    one, other = await within(asyncio.gather(house.journal.open(key), house.journal.open(key)))
+    assert one is other
+    house.journal.close(one)
+    assert await house.journal.open(key) is one
+    house.journal.close(one)
+    house.journal.close(one)
+    assert left_over(house.journal) == {}
+
+    await assert_memory_is_the_log(house, key)
+    assert left_over(house.journal) == {}
+
+
+async def test_two_who_open_a_thread_at_once_share_it_though_one_closes_at_once(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+
+    async def open_and_close() -> None:
+        house.journal.close(await house.journal.open(key))
+
+    async def open_and_keep() -> bool:
+        kept = await house.journal.open(key)
+        again = await house.journal.open(key)
+        house.journal.close(again)
+        house.journal.close(kept)
+        return kept is again
+
+    first, second = asyncio.create_task(open_and_close()), asyncio.create_task(open_and_keep())
+    await within(first)
+    assert await within(second)
+    assert left_over(house.journal) == {}
+
+
+async def test_one_who_goes_away_while_a_thread_is_loaded_leaves_nothing_behind(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+    opening = asyncio.create_task(house.journal.open(key))
+    await turns(1)
+
+    opening.cancel()
+
+    await until(lambda: opening.done() and left_over(house.journal) == {})
+    await assert_memory_is_the_log(house, key)
+
+
+async def test_a_thread_that_does_not_exist_is_refused_and_leaves_nothing(house: House) -> None:
+    with pytest.raises(Refused) as refused:
+        await within(house.engine.ask(ThreadKey(1, 999), s.Pause(house.clock.now())))
+
+    assert refused.value.reason is Reason.RESOURCE_NOT_FOUND
+    assert left_over(house.journal) == {}
+
+
+async def test_the_request_id_is_stored_in_the_unit_of_what_was_asked(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+    row = request(house, f"threads/thread-{key.thread}")
+
+    await within(house.engine.ask(key, steer(house, "a"), row))
+
+    unit = house.log.units[-1]
+    assert unit.request is row
+    assert len(unit.records) == 1
+    assert await house.store.requests.find(1, "r1", now=house.clock.now()) == row
+
+
+async def test_what_others_ask_does_not_share_the_unit_of_a_request(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+    await within(house.engine.ask(key, steer(house, "first"), request(house, "x")))
+    house.log.hold()
+
+    replay = asyncio.create_task(house.engine.ask(key, steer(house, "first"), request(house, "x")))
+    await until(lambda: house.log.waiting == 1)
+    other = asyncio.create_task(house.engine.ask(key, steer(house, "second")))
+    await until(lambda: house.log.waiting == 2)
+    house.log.release()
+
+    with pytest.raises(Replayed):
+        await within(replay)
+    await within(other)
+    assert await inputs(house, key) == ["hello", "first", "second"]
+    await assert_memory_is_the_log(house, key)
+
+
+async def test_a_call_repeated_a_hundred_times_at_once_is_recorded_once(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+
+    calls = [house.engine.ask(key, steer(house, "once"), request(house, "x")) for _ in range(100)]
+    answers = await within(asyncio.gather(*calls, return_exceptions=True))
+
+    assert sum(isinstance(answer, State) for answer in answers) == 1
+    assert sum(isinstance(answer, Replayed | Refused) for answer in answers) == 99
+    assert await inputs(house, key) == ["hello", "once"]
+    await assert_memory_is_the_log(house, key)
+
+
+async def test_a_repeated_cancel_does_not_disturb_the_thread(house: House) -> None:
+    gate = Gate(stubborn=True)
+    house.bench.add("look", gate)
+    key = await house.start(use("look"), say("fine"))
+    await until(lambda: gate.inside == 1)
+    ask, row = s.Cancel(house.clock.now()), request(house, "x")
+    await within(house.engine.ask(key, ask, row))
+
+    for _ in range(3):
+        with pytest.raises(Replayed):
+            await within(house.engine.ask(key, ask, row))
+    await within(house.engine.ask(key, ask))
+    gate.open()
+
+    assert (await house.ended(key)).state == ThreadState.CANCELLED
+    await house.check_ended(key)
+    kinds = await house.kinds(key)
+    assert "execution_recovered" not in kinds
+    assert kinds.count("control_requested") == 1
+    assert gate.stops == 1
+
+
+async def test_a_thread_that_cannot_be_made_is_not_there(house: House) -> None:
+    await house.run(say("fine"), thread_id="taken")
+    start = house.plan(say("fine"), thread_id="taken")
+
+    with pytest.raises(Refused) as refused:
+        await within(house.engine.start(start))
+
+    assert refused.value.reason is Reason.RESOURCE_EXISTS
+    assert await house.events(start.key) == []
+    await until(lambda: left_over(house.journal) == {} and left_over(house.engine) == {})
+
+
+async def test_the_same_start_a_hundred_times_at_once_makes_one_thread(house: House) -> None:
+    plans = [
+        house.plan(say("fine"), thread_id=f"t{number}", request=request(house, "x")) for number in range(100)
+    ]
+
+    answers = await within(asyncio.gather(*map(house.engine.start, plans), return_exceptions=True))
+
+    assert answers.count(None) == 1
+    assert sum(isinstance(answer, Replayed) for answer in answers) == 99
+    made = plans[answers.index(None)]
+    await house.ended(made.key)
+    assert sum([bool(await house.events(plan.key)) for plan in plans]) == 1
