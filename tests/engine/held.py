@@ -1,6 +1,7 @@
 """A log whose commits a test holds back, refuses or cuts off."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -34,20 +35,25 @@ class HeldLog:
     def __init__(self, below: Log) -> None:
         self._below = below
         self._queue: dict[int, tuple[Unit, HeldTicket]] = {}
-        self._held = False
+        self._hold_at = sys.maxsize
         self.units: list[Unit] = []
         """All that were submitted, in order."""
 
-    def hold(self) -> None:
-        self._held = True
+    def hold(self, *, after_units: int = 0) -> None:
+        """From now on, or once so many more units were submitted."""
+        self._hold_at = len(self.units) + after_units
 
     @property
     def waiting(self) -> int:
         """Units that are held back."""
         return len(self._queue)
 
+    @property
+    def held(self) -> bool:
+        return len(self.units) >= self._hold_at
+
     def release(self) -> None:
-        self._held = False
+        self._hold_at = sys.maxsize
         queue, self._queue = self._queue, {}
         for unit, ticket in queue.values():
             ticket.give(self._below.submit(unit))
@@ -56,8 +62,9 @@ class HeldLog:
         return self._below.allocate_thread()
 
     def submit(self, unit: Unit) -> Ticket:
+        held = self.held
         self.units.append(unit)
-        if not self._held:
+        if not held:
             return self._below.submit(unit)
         ticket = HeldTicket()
         self._queue[id(unit)] = (unit, ticket)
@@ -67,7 +74,7 @@ class HeldLog:
         if id(unit) in self._queue:
             grow(unit)
             return True
-        return not self._held and self._below.extend(unit, grow)
+        return not self.held and self._below.extend(unit, grow)
 
     def subscribe(self, on_committed: OnCommitted) -> None:
         self._below.subscribe(on_committed)

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tests.engine.handloop import LoopClock, until, within
+from tests.engine.handloop import LoopClock, turns, within
 from tests.engine.held import HeldLog
 from tests.engine.workbench import Workbench
 from treadle_server.core import signals as s
 from treadle_server.core.events import Event, SpecReference
-from treadle_server.core.kinds import TERMINAL, Effect, ThreadState
+from treadle_server.core.kinds import TERMINAL, ThreadState
 from treadle_server.core.spec import Limits, Spec, ToolSpec
 from treadle_server.core.values import Content
 from treadle_server.engine.admission import Bounds
@@ -32,12 +32,13 @@ from treadle_server.ports.log import NewSession, NewThread, RequestRow, ThreadKe
 from treadle_server.ports.model import Model
 from treadle_server.ports.tools import Toolbox
 from treadle_server.stores.sqlite.store import SqliteStore
-from treadle_server.tools.groups import BUILTIN_GROUP, ToolGroups
+from treadle_server.tools.groups import ToolGroups
 from treadle_server.tools.schemas import JsonSchemas
 from treadle_server.wire.codec import ProtoCodec, kind_name
 
 AGENT = 1
 Turn = dict[str, Any]
+P = TypeVar("P")
 
 
 def say(text: str) -> Turn:
@@ -57,6 +58,7 @@ def scripted(*turns: Turn) -> str:
 class House:
     """One server's hold on the file, without RPCs."""
 
+    path: Path
     store: SqliteStore
     log: HeldLog
     clock: LoopClock
@@ -130,6 +132,10 @@ class House:
     async def kinds(self, key: ThreadKey) -> list[str]:
         return [kind_name(stored.record.kind) for stored in await self.store.log.read(key, 0, 10_000)]
 
+    async def payloads(self, key: ThreadKey, kind: type[P]) -> list[P]:
+        """What the events of a kind say, in order."""
+        return [event.payload for event in await self.events(key) if isinstance(event.payload, kind)]
+
     async def row(self, key: ThreadKey) -> ThreadRow:
         row = await self.store.threads.get_by_key(key)
         assert row is not None
@@ -169,10 +175,11 @@ class House:
     async def crash(self) -> None:
         """As a kill: nothing more reaches the file, and nobody is asked to finish anything."""
         self.log.hold()
+        self.engine.draining = True  # its timers are gone with it
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks, timeout=0.05) if tasks else None
+        await turns()
         await self._close_store()
 
     async def stop(self, seconds: float = 5.0) -> None:
@@ -199,7 +206,7 @@ class House:
 async def _moved(house: House, key: ThreadKey, sequence: int) -> None:
     """Waits until more is committed: each look is a read of the store."""
     while await house.store.log.last_sequence(key) <= sequence:
-        await asyncio.sleep(0.001)
+        await turns(1)
 
 
 async def open_house(
@@ -227,13 +234,23 @@ async def open_house(
     engine = EmbeddedEngine(log, journal, steps, clock, epoch=store.epoch, bounds=bounds or Bounds())
     sweeper = Sweeper(engine, store.threads, store.housekeeping, clock, look_seconds=look_seconds)
     return House(
-        store, log, clock, codec, feed, journal, specs, engine, sweeper, providers, bench, toolbox, fatal
+        path,
+        store,
+        log,
+        clock,
+        codec,
+        feed,
+        journal,
+        specs,
+        engine,
+        sweeper,
+        providers,
+        bench,
+        toolbox,
+        fatal,
     )
 
 
 def left_over(thing: object) -> dict[str, object]:
     """The collections of an object that are not empty."""
     return {name: value for name, value in vars(thing).items() if isinstance(value, dict | deque) and value}
-
-
-__all__ = ["AGENT", "BUILTIN_GROUP", "Effect", "House", "left_over", "open_house", "say", "scripted", "until", "use"]

@@ -21,8 +21,7 @@ BEGINNINGS = {"iteration_started", "model_call_started", "tool_call_started"}
 
 
 async def statuses(house: House, key: ThreadKey) -> list[CallStatus]:
-    events = await house.events(key)
-    return [event.payload.status for event in events if isinstance(event.payload, e.ToolCallCompleted)]
+    return [payload.status for payload in await house.payloads(key, e.ToolCallCompleted)]
 
 
 async def assert_cancelled(house: House, key: ThreadKey) -> None:
@@ -57,7 +56,7 @@ async def test_a_model_call_is_stopped_at_once(build: OpenHouse) -> None:
 
     await assert_cancelled(house, key)
     assert streaming.gate.stops == 1
-    usages = [event.payload for event in await house.events(key) if isinstance(event.payload, e.UsageRecorded)]
+    usages = await house.payloads(key, e.UsageRecorded)
     assert [(usage.estimated, usage.cost.known) for usage in usages] == [(True, False)]
 
 

@@ -1,29 +1,24 @@
-"""The loop: what is begun when, what is awaited before, what goes into one append, and every limit of time."""
+"""The loop: what is begun when, what is awaited before, what is one append, and every limit of time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from tests.engine.conftest import OpenHouse
 from tests.engine.handloop import turns, until, within
 from tests.engine.house import House, left_over, say, scripted, use
-from tests.engine.workbench import Gate, HandModel, answer, failing
+from tests.engine.workbench import Gate, HandModel, answer, by_turn, calls, failing
 from treadle_server.core import events as e
 from treadle_server.core import signals as s
 from treadle_server.core.kinds import CallStatus, Effect, StopReason, ThreadState
 from treadle_server.core.spec import SECOND_MICROS, Limits
-from treadle_server.core.values import Content, ProposedCall, Usage
+from treadle_server.core.transcript import ToolEntry, UserEntry
+from treadle_server.core.values import Content, ProposedCall
 from treadle_server.ports.log import ThreadKey
 from treadle_server.ports.model import ModelReply, ModelRequest, OnDelta
 from treadle_server.ports.tools import ToolCall
-
-P = TypeVar("P")
-
-
-async def payloads(house: House, key: ThreadKey, kind: type[P]) -> list[P]:
-    return [event.payload for event in await house.events(key) if isinstance(event.payload, kind)]
 
 
 async def appends(house: House, key: ThreadKey) -> list[list[str]]:
@@ -33,34 +28,15 @@ async def appends(house: House, key: ThreadKey) -> list[list[str]]:
     return [kinds[row.first - 1 : row.last] for row in page.items if row.key == key]
 
 
-Reply = Callable[[ModelRequest, OnDelta], Awaitable[ModelReply]]
-
-
-def calls(*names: str) -> ModelReply:
-    return ModelReply(calls=tuple(ProposedCall(name, "{}") for name in names), usage=Usage(10, 0, 5, 0, 15))
-
-
-def by_turn(*replies: Any) -> Reply:
-    """Plays replies in order of the conversation's turns; a callable is awaited first."""
-
-    async def reply(request: ModelRequest, on_delta: OnDelta) -> ModelReply:
-        made = replies[sum(type(entry).__name__ == "ModelEntry" for entry in request.transcript.entries)]
-        return await made() if callable(made) else made
-
-    return reply
-
-
 async def test_an_outcome_and_what_begins_next_are_one_append(house: House) -> None:
     house.bench.add("look", effect=Effect.IDEMPOTENT)
 
     key = await house.run(use("look"), use("look", "look"), say("fine"))
 
-    ends = [append[-1] for append in await appends(house, key)]
-    assert ["tool_call_completed", "iteration_started", "model_call_started"] in await appends(house, key)
-    assert ["message_completed", "usage_recorded", "tool_call_requested", "tool_call_started"] in await appends(
-        house, key
-    )
-    assert set(ends) <= {
+    made = await appends(house, key)
+    assert ["tool_call_completed", "iteration_started", "model_call_started"] in made
+    assert ["message_completed", "usage_recorded", "tool_call_requested", "tool_call_started"] in made
+    assert {append[-1] for append in made} <= {
         *("input_received", "model_call_started", "tool_call_started", "tool_call_completed", "thread_ended")
     }
     await house.check_ended(key)
@@ -72,7 +48,7 @@ async def test_four_iterations_with_a_read_only_tool_take_at_most_two_commits_ea
     key = await house.run(*[use("look")] * 4, say("fine"))
 
     assert len(await appends(house, key)) <= 2 * 4 + 3
-    assert len(await payloads(house, key, e.IterationStarted)) == 5
+    assert len(await house.payloads(key, e.IterationStarted)) == 5
 
 
 async def test_a_read_only_tool_does_not_wait_for_the_disk(build: OpenHouse) -> None:
@@ -103,7 +79,7 @@ async def test_a_tool_with_effects_runs_only_after_its_intent_is_durable(
         return calls("send", "send")
 
     async def send(call: ToolCall) -> str:
-        started = await payloads(house, key, e.ToolCallStarted)
+        started = await house.payloads(key, e.ToolCallStarted)
         assert call.tool_call_id in [payload.tool_call_id for payload in started]
         return "sent"
 
@@ -116,7 +92,7 @@ async def test_a_tool_with_effects_runs_only_after_its_intent_is_durable(
 
     house.log.release()
     await house.ended(key)
-    completed = await payloads(house, key, e.ToolCallCompleted)
+    completed = await house.payloads(key, e.ToolCallCompleted)
     assert [payload.status for payload in completed] == [CallStatus.SUCCEEDED] * 2
 
 
@@ -156,10 +132,10 @@ async def test_tools_of_one_turn_run_at_the_same_time_and_stand_in_call_order(bu
     slow.open()
     await house.ended(key)
 
-    completed = await payloads(house, key, e.ToolCallCompleted)
+    completed = await house.payloads(key, e.ToolCallCompleted)
     assert [payload.tool_call_id for payload in completed] == ["call-1-2", "call-1-3", "call-1-1"]
-    results = [entry.tool_call_id for entry in seen[1].transcript.entries if type(entry).__name__ == "ToolEntry"]
-    assert results == ["call-1-1", "call-1-2", "call-1-3"]
+    results = [entry for entry in seen[1].transcript.entries if isinstance(entry, ToolEntry)]
+    assert [entry.tool_call_id for entry in results] == ["call-1-1", "call-1-2", "call-1-3"]
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
@@ -175,7 +151,7 @@ async def test_a_tool_over_its_time_is_given_up_whether_it_stops_or_not(house: H
     house.clock.advance(2)
     await house.ended(key)
 
-    (completed,) = await payloads(house, key, e.ToolCallCompleted)
+    (completed,) = await house.payloads(key, e.ToolCallCompleted)
     assert completed.status is CallStatus.TIMED_OUT
     assert gate.stops == 1
     before = await house.check_ended(key)
@@ -198,9 +174,9 @@ async def test_a_repeatable_tool_over_its_time_is_tried_again(house: House) -> N
     gate.open()
     await house.ended(key)
 
-    (completed,) = await payloads(house, key, e.ToolCallCompleted)
+    (completed,) = await house.payloads(key, e.ToolCallCompleted)
     assert completed.status is CallStatus.SUCCEEDED
-    started = await payloads(house, key, e.ToolCallStarted)
+    started = await house.payloads(key, e.ToolCallStarted)
     assert [payload.attempt for payload in started] == [1, 2]
 
 
@@ -212,7 +188,7 @@ async def test_a_failed_tool_is_tried_again_after_its_backoff_with_the_same_key(
         house.clock.advance(1)
     await house.ended(key)
 
-    (completed,) = await payloads(house, key, e.ToolCallCompleted)
+    (completed,) = await house.payloads(key, e.ToolCallCompleted)
     assert completed.status is CallStatus.SUCCEEDED
     assert [call.attempt for _, call in house.bench.calls] == [1, 2, 3]
     assert len({call.idempotency_key for _, call in house.bench.calls}) == 1
@@ -224,7 +200,7 @@ async def test_a_tool_that_may_run_once_is_not_tried_again(house: House) -> None
 
     key = await house.run(use("send"), say("fine"))
 
-    (completed,) = await payloads(house, key, e.ToolCallCompleted)
+    (completed,) = await house.payloads(key, e.ToolCallCompleted)
     assert completed.status is CallStatus.FAILED
     assert house.bench.count("send") == 1
 
@@ -252,7 +228,7 @@ async def test_the_model_is_asked_again_after_its_backoff(house: House) -> None:
     row = await house.ended(key)
 
     assert row.state == ThreadState.COMPLETED
-    failed = await payloads(house, key, e.ModelCallFailed)
+    failed = await house.payloads(key, e.ModelCallFailed)
     assert [payload.will_retry for payload in failed] == [True, True]
     await assert_waited(house, key, e.ModelCallFailed, e.ModelCallStarted)
 
@@ -310,7 +286,7 @@ async def test_the_lifetime_of_a_thread_ends_it_whatever_it_does(house: House) -
     row = await house.ended(key)
 
     assert row.state == ThreadState.TIMED_OUT
-    (completed,) = await payloads(house, key, e.ToolCallCompleted)
+    (completed,) = await house.payloads(key, e.ToolCallCompleted)
     assert completed.status is CallStatus.ABANDONED
     gate.open()
 
@@ -333,7 +309,7 @@ async def test_an_adapter_with_a_bug_fails_the_thread_and_does_not_hang_it(
     row = await house.ended(key)
 
     assert (row.state, row.stop_reason) == (ThreadState.FAILED, StopReason.MODEL_ERROR)
-    (failed,) = await payloads(house, key, e.ModelCallFailed)
+    (failed,) = await house.payloads(key, e.ModelCallFailed)
     assert "adapter failed" in failed.error.message
     assert "a bug" not in failed.error.message
 
@@ -354,7 +330,7 @@ async def test_an_adapter_that_lets_itself_be_cancelled_counts_as_a_failed_attem
     house.clock.advance(1)
 
     assert (await house.ended(key)).state == ThreadState.COMPLETED
-    (failed,) = await payloads(house, key, e.ModelCallFailed)
+    (failed,) = await house.payloads(key, e.ModelCallFailed)
     assert failed.will_retry
 
 
@@ -372,7 +348,7 @@ async def test_a_tool_with_a_bug_is_a_failed_call_that_the_agent_sees(house: Hou
 
     key = await house.run(use("look"), say("{observation}"))
 
-    (completed,) = await payloads(house, key, e.ToolCallCompleted)
+    (completed,) = await house.payloads(key, e.ToolCallCompleted)
     assert completed.status is CallStatus.FAILED
     assert "secret" not in completed.observation
     assert (await house.row(key)).state == ThreadState.COMPLETED
@@ -381,19 +357,14 @@ async def test_a_tool_with_a_bug_is_a_failed_call_that_the_agent_sees(house: Hou
 async def test_text_that_utf8_cannot_hold_does_not_stop_a_thread(build: OpenHouse) -> None:
     broken = "a\ud83d"
     proposal = ProposedCall(broken, f'{{"x":"{broken}"}}', "", broken)
-    house = await build(
-        models={
-            "hand": lambda: HandModel(
-                by_turn(ModelReply(text=broken, thought=broken, calls=(proposal,)), ModelReply(refusal=broken))
-            )
-        }
-    )
+    replies = by_turn(ModelReply(text=broken, thought=broken, calls=(proposal,)), ModelReply(refusal=broken))
+    house = await build(models={"hand": lambda: HandModel(replies)})
 
     key = await house.start(model="hand:x")
     row = await house.ended(key)
 
     assert row.stop_reason == StopReason.MODEL_REFUSAL
-    messages = await payloads(house, key, e.MessageCompleted)
+    messages = await house.payloads(key, e.MessageCompleted)
     assert messages[0].text == "a?"
 
 
@@ -425,8 +396,8 @@ async def test_what_a_caller_says_meanwhile_is_taken_by_the_next_turn(build: Ope
     gate.open()
     await house.ended(key)
 
-    said = [entry.content.text for entry in model.requests[1].transcript.entries if hasattr(entry, "content")]
-    assert said == ["hello", "and hurry"]
+    said = [entry for entry in model.requests[1].transcript.entries if isinstance(entry, UserEntry)]
+    assert [entry.content.text for entry in said] == ["hello", "and hurry"]
 
 
 async def test_a_thread_at_its_end_leaves_nothing_in_memory(house: House) -> None:

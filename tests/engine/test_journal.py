@@ -34,8 +34,7 @@ def request(house: House, name: str, request_id: str = "r1") -> RequestRow:
 
 
 async def inputs(house: House, key: ThreadKey) -> list[str]:
-    payloads = [event.payload for event in await house.events(key)]
-    return [payload.content.text for payload in payloads if isinstance(payload, e.InputReceived)]
+    return [payload.content.text for payload in await house.payloads(key, e.InputReceived)]
 
 
 async def assert_memory_is_the_log(house: House, key: ThreadKey) -> None:

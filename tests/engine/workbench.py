@@ -6,10 +6,13 @@ from typing import Any
 
 from treadle_server.core.kinds import Effect
 from treadle_server.core.spec import ToolSpec
+from treadle_server.core.transcript import ModelEntry
+from treadle_server.core.values import ProposedCall, Usage
 from treadle_server.ports.model import ModelReply, ModelRequest, OnDelta
 from treadle_server.ports.tools import ToolCall, ToolError, ToolResult
 
 Work = Callable[[ToolCall], Awaitable[str]]
+Reply = Callable[[ModelRequest, OnDelta], Awaitable[ModelReply]]
 
 
 async def answer(call: ToolCall) -> str:
@@ -26,9 +29,7 @@ class Workbench:
         self.calls: list[tuple[str, ToolCall]] = []
         """Every attempt that was begun, with the tool's name."""
 
-    def add(
-        self, name: str, work: Work = answer, effect: Effect = Effect.READ_ONLY, **spec: Any
-    ) -> ToolSpec:
+    def add(self, name: str, work: Work = answer, effect: Effect = Effect.READ_ONLY, **spec: Any) -> ToolSpec:
         self._works[name] = work
         schema = '{"type":"object"}'
         self._specs[name] = ToolSpec(name, f"builtin/{name}", f"does {name}", schema, effect, **spec)
@@ -99,7 +100,7 @@ def failing(times: int, *, retryable: bool = True) -> Work:
 class HandModel:
     """Implements `ports.model.Model`: each turn is what a test's function makes of the request."""
 
-    def __init__(self, reply: Callable[[ModelRequest, OnDelta], Awaitable[ModelReply]]) -> None:
+    def __init__(self, reply: Reply) -> None:
         self._reply = reply
         self.requests: list[ModelRequest] = []
 
@@ -112,3 +113,18 @@ class HandModel:
 
     async def close(self) -> None:
         pass
+
+
+def calls(*names: str) -> ModelReply:
+    """A turn that calls these tools."""
+    return ModelReply(calls=tuple(ProposedCall(name, "{}") for name in names), usage=Usage(10, 0, 5, 0, 15))
+
+
+def by_turn(*replies: ModelReply | Callable[[], Awaitable[ModelReply]]) -> Reply:
+    """Plays replies by the turns that the conversation has; one that is callable is called and awaited."""
+
+    async def reply(request: ModelRequest, on_delta: OnDelta) -> ModelReply:
+        made = replies[sum(isinstance(entry, ModelEntry) for entry in request.transcript.entries)]
+        return await made() if callable(made) else made
+
+    return reply

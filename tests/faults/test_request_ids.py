@@ -1,4 +1,4 @@
-"""One request id, a hundred callers at once, in every way to start a thread: one thread, also after a kill."""
+"""One request id, a hundred callers at once, in every way to start a thread: one thread, killed or not."""
 
 import asyncio
 from collections import Counter
