@@ -233,22 +233,8 @@ async def open_house(
     steps = Steps(providers, toolbox, JsonSchemas(), feed, clock)
     engine = EmbeddedEngine(log, journal, steps, clock, epoch=store.epoch, bounds=bounds or Bounds())
     sweeper = Sweeper(engine, store.threads, store.housekeeping, clock, look_seconds=look_seconds)
-    return House(
-        path,
-        store,
-        log,
-        clock,
-        codec,
-        feed,
-        journal,
-        specs,
-        engine,
-        sweeper,
-        providers,
-        bench,
-        toolbox,
-        fatal,
-    )
+    parts = (store, log, clock, codec, feed, journal, specs, engine, sweeper, providers, bench, toolbox)
+    return House(path, *parts, fatal)
 
 
 def left_over(thing: object) -> dict[str, object]:

@@ -9,7 +9,6 @@ from tests.engine.house import House, left_over, say, use
 from tests.engine.workbench import answer
 from treadle_server.core.accept import advance, begin_ready
 from treadle_server.core.draft import Draft
-from treadle_server.core.evolve import fold
 from treadle_server.core.kinds import Effect, ThreadState
 from treadle_server.core.spec import Limits
 from treadle_server.core.state import State
@@ -24,14 +23,13 @@ def left_behind(house: House, start: Start, *, begun: bool) -> Unit:
     assert isinstance(draft, Draft)
     if begun:
         begin_ready(draft, draft.now)
-    state = fold(State(start.spec), draft.events)
+    state, records = draft.state, [house.codec.encode(event) for event in draft.events]
+    counts = (state.iteration, 0, 0, 0)
     return Unit(
         start.key,
         0,
-        [house.codec.encode(event) for event in draft.events],
-        Projection(
-            state.status, 0, state.iteration, 0, 0, 0, None, state.state_time, state.start_time or None
-        ),
+        records,
+        Projection(state.status, 0, *counts, None, state.state_time, state.start_time or None),
         new_thread=start.row,
         enters_session=start.row.session if begun else 0,
     )
@@ -119,6 +117,7 @@ async def test_a_recovery_that_is_interrupted_is_done_by_the_next(build: OpenHou
 
 async def test_an_agents_limit_holds_for_what_is_taken_up(build: OpenHouse) -> None:
     first = await build()
+    await first.store.agents.create(1, "a", body=b"", version_body=b"", create_time=1)
     limits = Limits(max_concurrent_threads=2)
     starts = [first.plan({"hang": True}, limits=limits) for _ in range(5)]
     await leave_behind(first, starts, [start.key for start in starts])

@@ -250,7 +250,7 @@ async def test_a_long_result_is_cut_with_a_mark(tools: ToolGroups) -> None:
     result = await tools.call(replace(spec, output_bytes_max=200), call)
 
     assert len(result.observation.encode()) <= 200
-    assert "[truncated: the result has 2000 bytes" in result.observation
+    assert "[truncated: it has 2000 bytes" in result.observation
 
 
 async def test_a_tool_that_is_not_here_cannot_be_called(tools: ToolGroups) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from treadle_server.core.kinds import Effect
 from treadle_server.tools.arguments import arguments_problem
-from treadle_server.tools.observation import bounded
+from treadle_server.core.text import bounded
 from treadle_server.tools.schema import parameters_schema, tool_spec
 
 
@@ -170,23 +170,23 @@ def test_a_pattern_takes_linear_time() -> None:
 
 @given(st.text(st.characters(), max_size=300), st.integers(0, 400))
 def test_an_observation_is_bounded_valid_text(text: str, bytes_max: int) -> None:
-    shown = bounded(text, bytes_max)
+    shown, _ = bounded(text, bytes_max)
 
     assert len(shown.encode()) <= bytes_max
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if len(whole.encode()) <= bytes_max:
         assert shown == whole
     elif bytes_max > 100:
-        assert "[truncated: the result has " in shown
+        assert "[truncated: it has " in shown
 
 
 def test_a_cut_falls_between_characters() -> None:
-    shown = bounded("€" * 100, 101)
+    shown, _ = bounded("€" * 100, 101)
 
     assert shown.startswith("€€€")
-    assert shown.endswith("\n[truncated: the result has 300 bytes, at most 101 are shown]")
+    assert shown.endswith("\n[truncated: it has 300 bytes, at most 101 are shown]")
     assert "\N{REPLACEMENT CHARACTER}" not in shown
 
 
 def test_a_surrogate_pair_becomes_its_character_and_a_lone_one_is_replaced() -> None:
-    assert bounded("\ud83d\ude00 \ud800", 100) == "\N{GRINNING FACE} \N{REPLACEMENT CHARACTER}"
+    assert bounded("\ud83d\ude00 \ud800", 100)[0] == "\N{GRINNING FACE} \N{REPLACEMENT CHARACTER}"

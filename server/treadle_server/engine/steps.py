@@ -10,8 +10,10 @@ from treadle_server import failpoints
 from treadle_server.core import outcomes as o
 from treadle_server.core.commands import CallModel, CallTool
 from treadle_server.core.ids import idempotency_key
+from treadle_server.core.json_text import canonical
 from treadle_server.core.kinds import CallStatus, DeltaKind
 from treadle_server.core.spec import Spec
+from treadle_server.core.text import bounded, clean
 from treadle_server.core.values import ProposedCall, ProviderContent
 from treadle_server.engine.journal import Head
 from treadle_server.ports.clock import Clock
@@ -61,7 +63,7 @@ class Steps:
         call = head.state.model_call
         place = (command.call_id, command.attempt)
         if call is not None and call.in_flight and (call.call_id, call.attempt) == place:
-            self.feed.delta(head.key, command.call_id, command.attempt, kind, storable(text))
+            self.feed.delta(head.key, command.call_id, command.attempt, kind, clean(text))
 
     def _failed(self, command: CallModel, error: ModelError, cause: Exception | None = None) -> o.ModelFailed:
         if cause is not None:
@@ -71,7 +73,7 @@ class Steps:
             command.call_id,
             command.attempt,
             error.code,
-            storable(error.message[:ERROR_CHARACTERS_MAX]),
+            clean(error.message[:ERROR_CHARACTERS_MAX]),
             error.retryable,
             error.retry_after_micros,
             random.random(),
@@ -109,8 +111,9 @@ class Steps:
             problem = f"there is no tool {name!r}; there are: {', '.join(spec.tool_by_name) or 'none'}"
         elif not problem and tool is not None:
             problem = self.toolbox.problem(tool, arguments) or ""
-        problem = storable(problem[:ERROR_CHARACTERS_MAX])
-        return ProposedCall(name, arguments, problem, storable(call.provider_call_id))
+            arguments = arguments if problem else canonical(arguments)
+        problem = clean(problem[:ERROR_CHARACTERS_MAX])
+        return ProposedCall(name, arguments, problem, clean(call.provider_call_id))
 
     async def call_tool(self, head: Head, command: CallTool) -> o.ToolReturned | o.ToolFailed:
         """Runs a tool; the caller saw to it that the intent is durable where that is promised."""
@@ -159,7 +162,7 @@ class Steps:
             command.call_id,
             command.attempt,
             CallStatus.FAILED,
-            storable(error.message[:ERROR_CHARACTERS_MAX]),
+            clean(error.message[:ERROR_CHARACTERS_MAX]),
             error.retryable,
             _since(started),
             random.random(),
@@ -180,24 +183,10 @@ def _model_request(head: Head, name: str, command: CallModel) -> ModelRequest:
     )
 
 
-def bounded(text: str, bytes_max: int) -> tuple[str, bool]:
-    """The text as storable UTF-8 of at most so many bytes, and whether something is missing."""
-    data = text.encode("utf-8", "replace")
-    if len(data) <= bytes_max:
-        return data.decode(), False
-    mark = f"\n[cut: {len(data)} bytes]"
-    return data[: bytes_max - len(mark)].decode("utf-8", "ignore") + mark, True
-
-
-def storable(text: str) -> str:
-    """The text as UTF-8 can hold it: a lone surrogate becomes a question mark."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
 def _storable_content(content: ProviderContent | None) -> ProviderContent | None:
     if content is None or content.content_json.isascii():
         return content
-    return replace(content, content_json=storable(content.content_json))
+    return replace(content, content_json=clean(content.content_json))
 
 
 def _since(started: float) -> int:

@@ -34,6 +34,8 @@ class Sweeper:
         self._clock = clock
         self._look_seconds = look_seconds
         self._task: asyncio.Task[None] | None = None
+        self.looks = 0
+        """Made so far, failed ones too."""
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -50,6 +52,7 @@ class Sweeper:
                 await self._tidy()
             except Exception:
                 _LOG.exception("sweep_failed")
+            self.looks += 1
             await asyncio.sleep(self._look_seconds)
 
     async def _arm_timers(self) -> None:

@@ -90,15 +90,16 @@ class HotFeed:
 
     async def next_entries(self, key: ThreadKey, tail: Tail, cursor: int) -> list[Entry]:
         """The entries after a cursor, at most a batch; empty at the head."""
+        more = tail.base is not None
         while not tail.holds(cursor):
             stored = await self._log.read(key, cursor, BATCH_EVENTS_MAX)
             if stored:
                 return _batch([(row.record.kind, row.record.body) for row in stored])
-            last = await self._log.last_sequence(key)
-            if last <= cursor and tail.base is None:
-                tail.begin(cursor)
-            elif last <= cursor or not await self._log.read(key, cursor, 1):  # else committed just now
+            if more:  # there were events, and they cannot be read any more
                 raise not_found("Thread", "the thread")
+            more = await self._log.last_sequence(key) > cursor
+            if not more:
+                tail.begin(cursor)
         return _batch(tail.after(cursor, BATCH_EVENTS_MAX))
 
     def open_message(self, key: ThreadKey) -> Message | None:

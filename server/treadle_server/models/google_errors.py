@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 from google.genai.errors import APIError
 
-from treadle_server.models.json_text import clean
+from treadle_server.core.text import clean
 from treadle_server.ports.model import ModelError
 
 _UNKNOWN = 2

@@ -3,10 +3,11 @@
 import json
 from typing import Any
 
+from treadle_server.core.json_text import canonical_json
 from treadle_server.core.kinds import DeltaKind
+from treadle_server.core.text import clean
 from treadle_server.core.values import ProposedCall, ProviderContent, Usage
 from treadle_server.models.google_request import PROVIDER, Fields
-from treadle_server.models.json_text import canonical_json, clean
 from treadle_server.ports.model import ModelError, ModelReply, OnDelta
 
 _CODE_INTERNAL = 13

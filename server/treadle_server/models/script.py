@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 
 import orjson
 
+from treadle_server.core.json_text import canonical_json
 from treadle_server.core.values import Cost, ProposedCall, Usage
-from treadle_server.models.json_text import canonical_json
 
 SCRIPT_BYTES_MAX = 1024 * 1024
 DEFAULT_INPUT_TOKENS = 10

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 
 from treadle.v1 import agent_pb2, content_pb2, thread_pb2, thread_service_pb2
+from treadle_server.core.json_text import JsonTextError
 from treadle_server.rpc.faults import Faults
-from treadle_server.rpc.json_text import JsonTextError
 from treadle_server.rpc.rules import (
     Items,
     JsonText,

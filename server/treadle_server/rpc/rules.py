@@ -11,8 +11,8 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from treadle_server.core.json_text import JsonTextError, canonical
 from treadle_server.rpc.faults import Faults
-from treadle_server.rpc.json_text import JsonTextError, canonical
 from treadle_server.rpc.struct_json import struct_json
 
 _DURATION_SECONDS_MAX = 36_525 * 86_400

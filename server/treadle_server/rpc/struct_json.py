@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Struct, Value
 
-from treadle_server.rpc.json_text import JsonTextError
+from treadle_server.core.json_text import JsonTextError
 
 DEPTH_MAX = 32
 INTEGER_MAX = 2**53

@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema_rs
 import orjson
 
-from treadle_server.tools.observation import clean
+from treadle_server.core.text import clean
 
 DEPTH_MAX = 64
 _FAULTS_SHOWN = 3

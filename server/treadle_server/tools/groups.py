@@ -10,6 +10,7 @@ from typing import Any
 from treadle_server.core.errors import invalid
 from treadle_server.core.kinds import Effect
 from treadle_server.core.spec import ToolSpec
+from treadle_server.core.text import bounded
 from treadle_server.ports.tools import Notes, ToolCall, ToolError, ToolResult
 from treadle_server.tools.arguments import arguments_problem
 from treadle_server.tools.builtin.calculator import calculator
@@ -17,7 +18,6 @@ from treadle_server.tools.builtin.current_time import current_time
 from treadle_server.tools.builtin.finish import finish
 from treadle_server.tools.builtin.json_query import json_query
 from treadle_server.tools.builtin.notes import OwnNotes, recall, remember
-from treadle_server.tools.observation import bounded
 from treadle_server.tools.schema import tool_spec
 
 BUILTIN_GROUP = "toolGroups/builtin"
@@ -77,7 +77,7 @@ class ToolGroups:
             # Its text is for us and not for the agent: it may name files or hosts.
             retryable = spec.effect in (Effect.READ_ONLY, Effect.IDEMPOTENT)
             raise ToolError(f"{spec.name} broke off: {type(error).__name__}", retryable=retryable) from error
-        return ToolResult(bounded(result.observation, spec.output_bytes_max), result.ok)
+        return ToolResult(bounded(result.observation, spec.output_bytes_max)[0], result.ok)
 
 
 async def _run(builtin: Builtin, call: ToolCall) -> str:

@@ -1,24 +1,16 @@
 """Tool definitions derived from the signatures of Python functions."""
 
 import inspect
-import json
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from treadle_server.core.json_text import canonical_json
 from treadle_server.core.kinds import Effect
 from treadle_server.core.spec import SECOND_MICROS, ToolSpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _TYPE_NAMES: dict[Any, str] = {str: "string", bool: "boolean", int: "integer", float: "number"}
-
-
-def canonical_json(value: Any) -> str:
-    """The one text of a JSON value: sorted keys, no spaces, nothing escaped that need not be.
-
-    Raises ValueError for NaN and infinity.
-    """
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
 
 
 def parameters_schema(function: Callable[..., Any]) -> dict[str, Any]:

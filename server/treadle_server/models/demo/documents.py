@@ -9,7 +9,9 @@ from typing import Any
 from treadle_server.models.demo.words import stem
 
 _FENCE = re.compile(r"```[a-zA-Z]*\n?|```")
+_OPENING = re.compile(r"[\[{]")
 _ROWS_MAX = 2_000
+_ATTEMPTS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,10 @@ def name_stems(name: str) -> tuple[str, ...]:
 def without_documents(text: str, documents: list[str]) -> str:
     """The text with every JSON object or list replaced by its number in `documents`, which grows."""
     decoder = json.JSONDecoder()
-    pieces, at = [], 0
-    while match := re.search(r"[\[{]", text[at:]):
-        start = at + match.start()
+    pieces, at, attempts = [], 0, 0
+    while attempts < _ATTEMPTS_MAX and (match := _OPENING.search(text, at)):
+        attempts += 1
+        start = match.start()
         try:
             value, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):

@@ -49,7 +49,10 @@ def _interest(text: str) -> Formula | None:
 def _speed(text: str) -> Formula | None:
     """`360 km in 4 hours`, when the speed is asked for."""
     if (
-        not re.search(r"\b(?:speed|how fast)\b", text.rpartition(".")[2] or text)
+        not re.search(
+            r"\b(?:speed|how fast|(?:km|kilomet\w+|miles?|met(?:er|re)s?) per (?:hour|minute|second))\b",
+            text.rpartition(".")[2] or text,
+        )
         or len(re.findall(r"\d+(?:\.\d+)?", text)) != 2
     ):
         return None

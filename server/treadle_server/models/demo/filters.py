@@ -50,6 +50,10 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "height": ("tall", "tallest", "shortest"),
     "population": ("inhabitant", "populous"),
     "name": ("called",),
+    "t": ("time",),
+    "ts": ("time",),
+    "timestamp": ("time", "when"),
+    "date": ("when", "day"),
     "stock": ("inventory",),
     "duration": ("long", "longest", "shortest"),
     "hour": ("time",),
@@ -117,7 +121,7 @@ def mention(field: Field, stems: Sequence[str]) -> tuple[int, int]:
 def filters_in(tokens: Sequence[Token], fields: Sequence[Field]) -> list[Filter]:
     stems = [stem(token.text) if token.kind == "word" else token.text.lower() for token in tokens]
     found: list[Filter] = []
-    for reading in (_comparisons, _values, _booleans):
+    for reading in (_comparisons, _values, _booleans, _empties):
         for item in reading(tokens, stems, [field for field in fields if field.many]):
             if not any(item.words & other.words for other in found):
                 found.append(item)
@@ -216,7 +220,7 @@ def _values(tokens: Sequence[Token], stems: list[str], fields: list[Field]) -> l
         if sample.strip() and not re.fullmatch(r"-?\d+(\.\d+)?", sample)
     ]
     for sample, field in sorted(candidates, key=lambda pair: len(pair[0]), reverse=True):
-        where = _position(sample, words, stems)
+        where = _position(sample, tokens, stems)
         if (
             where
             and sample.isupper()
@@ -243,20 +247,37 @@ def _values(tokens: Sequence[Token], stems: list[str], fields: list[Field]) -> l
     return found
 
 
-def _position(sample: str, words: list[str], stems: list[str]) -> set[int] | None:
-    parts = re.findall(r"[^\W_]+(?:[-'@.][^\W_]+)*", sample.lower())
-    for at, word in enumerate(words):
-        if word == sample.lower() or word == sample.lower() + "'s":
+def _position(sample: str, tokens: Sequence[Token], stems: list[str]) -> set[int] | None:
+    """The tokens that together spell the sample, however they were cut."""
+    wanted = sample.lower().replace(" ", "")
+    single = len(sample.split()) == 1 and sample.isalpha()
+    for at in range(len(tokens)):
+        if single and len(sample) > 1 and stems[at] == stem(sample):
             return {at}
-    if not parts or (len(parts) == 1 and len(parts[0]) < 2):
-        return None
-    for at in range(len(words) - len(parts) + 1):
-        window = words[at : at + len(parts)]
-        if window == parts or [*window[:-1], window[-1].removesuffix("'s")] == parts:
-            return set(range(at, at + len(parts)))
-        if len(parts) == 1 and stems[at] == stem(parts[0]):
-            return {at}
+        spelled = ""
+        for end in range(at, min(at + 8, len(tokens))):
+            token = tokens[end]
+            spelled += (token.text if token.kind == "quote" else token.typed).lower().replace(" ", "")
+            quoted_or_long = token.kind == "quote" or len(wanted) > 1
+            if quoted_or_long and wanted in (spelled, spelled.removesuffix("'s")):
+                return set(range(at, end + 1))
     return None
+
+
+def _empties(tokens: Sequence[Token], stems: list[str], fields: list[Field]) -> list[Filter]:
+    """`out of stock`, `no stock left`: a number that is 0."""
+    found = []
+    for field in fields:
+        for at in range(1, len(stems)):
+            said = stems[max(0, at - 2) : at] == ["out", "of"] or stems[at - 1] in ("no", "zero")
+            if field.numeric and said and stems[at] in name_stems(field.name):
+                words = frozenset(range(max(0, at - 2), at + 1))
+                found.append(
+                    Filter(
+                        prefix_of(field), f"{within_row(field)} == `0`", f"{field.name} is 0", field, words
+                    )
+                )
+    return found
 
 
 def _booleans(tokens: Sequence[Token], stems: list[str], fields: list[Field]) -> list[Filter]:

@@ -161,6 +161,7 @@ def read_keeping(text: str) -> Keeping | None:
     if not match or text.rstrip().endswith("?"):
         return None
     rest = match["rest"].strip().rstrip(".!").strip().replace("’", "'")
+    rest = re.sub(r"^(?:these|the following|two|three|some)[^:]{0,30}:\s*", "", rest, flags=re.IGNORECASE)
     rest = re.sub(r"^the (?:value|number|text|word) (?=[\"'\d])", "", rest, flags=re.IGNORECASE)
     rest = re.sub(
         r"^(?:that|this|it)\s*[:,]\s*|^that\s+(?=.+\b(?:is|are|was|were)\b)", "", rest, flags=re.IGNORECASE

@@ -176,7 +176,7 @@ def identity_of(question: DocumentQuestion, prefix: tuple[str, ...], measured: F
         and not is_list(field)
         and not is_object(field)
     ]
-    asked = [field for field in siblings if mention(field, question.free)[0] >= 10]
+    asked = [field for field in siblings if mention(field, question.free)[0] >= 3]
     if asked:
         return asked[0]
     for name in _IDENTITY:

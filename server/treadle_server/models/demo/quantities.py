@@ -82,7 +82,7 @@ def quantities_in(tokens: Sequence[Token], sentence: int, *, asked: bool) -> lis
         rest = tokens[end:limit]
         quantity = Quantity(value, kind, "", before=before, after=plain(rest), sentence=sentence, asked=asked)
         if kind == "count":
-            quantity = _with_unit(quantity, tokens[start], rest)
+            quantity = _with_unit(quantity, tokens[start], rest, followed=limit < len(tokens))
         found.append(quantity)
         previous_end = end
     return _distributed(found)
@@ -144,7 +144,7 @@ def _span_at(tokens: Sequence[Token], at: int) -> tuple[int, int, Formula, str] 
     return None
 
 
-def _with_unit(quantity: Quantity, token: Token, rest: Sequence[Token]) -> Quantity:
+def _with_unit(quantity: Quantity, token: Token, rest: Sequence[Token], *, followed: bool) -> Quantity:
     words = [item.text for item in rest]
     unit, used = (MONEY, 0) if token.money else _unit(words)
     if token.money and words[:1] and stem(words[0]) in _MONEY_WORDS:
@@ -153,7 +153,7 @@ def _with_unit(quantity: Quantity, token: Token, rest: Sequence[Token]) -> Quant
         unit, per = _COMPOUND_RATES[unit]
         return replace(quantity, unit=unit, per=per)
     after = words[used:]
-    per, spread = _per_after(after)
+    per, spread = _per_after(after, followed=followed, money=unit == MONEY)
     soft = False
     if not per and not spread:
         per, soft = _per_before(quantity.before)
@@ -196,7 +196,10 @@ def _unit(words: Sequence[str]) -> tuple[str, int]:
     return (f"{chunk[at - 1]} {unit}" if square else unit), at + 1
 
 
-def _per_after(words: list[str]) -> tuple[str, bool]:
+_JOINS = ("and", "with", "for", "at", "plus", "or", "but", "of", "then")
+
+
+def _per_after(words: list[str], *, followed: bool, money: bool) -> tuple[str, bool]:
     """What a rate is per, or whether the number is one of `N workers each earn`."""
     if words[:1] == ["of"] and len(words) > 1:
         at = next(
@@ -224,6 +227,13 @@ def _per_after(words: list[str]) -> tuple[str, bool]:
         return ("" if words[1] in ("a", "an", "one") and not noun else noun or "each"), False
     if words[:1] == ["each"]:
         following = words[1:2]
+        if (
+            followed
+            and 2 <= len(words) <= 4
+            and all(word.isalpha() for word in words)
+            and words[-1] not in _JOINS
+        ):
+            return "", True
         if following and re.fullmatch(_EACH_VERB, following[0]):
             return "", True
         noun = (

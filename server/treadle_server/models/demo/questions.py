@@ -15,13 +15,16 @@ from treadle_server.models.demo.requests import (
 from treadle_server.models.demo.tasks import Agenda, Say
 from treadle_server.models.demo.telling import has_quantity, tell_story
 
+_SENTENCE_MAX = 1_000
+_SENTENCES_MAX = 60
+
 
 def read_question(text: str, agenda: Agenda) -> None:
     """Adds the tasks of everything the text asks for; what it cannot read becomes a Say."""
     documents = len(agenda.documents)
     text = without_documents(text, agenda.documents)
     agenda.fresh = len(agenda.documents) > documents
-    sentences = sentences_of(text)
+    sentences = _bounded(sentences_of(text), agenda)
     index = 0
     while index < len(sentences):
         if _told(sentences, index) and (used := _read_story_at(sentences, index, agenda)):
@@ -29,6 +32,14 @@ def read_question(text: str, agenda: Agenda) -> None:
             continue
         _read_sentence(sentences[index], agenda)
         index += 1
+
+
+def _bounded(sentences: list[str], agenda: Agenda) -> list[str]:
+    """The sentences of a size that rules are for; of the rest it is said that they were not read."""
+    kept = [sentence for sentence in sentences if len(sentence) <= _SENTENCE_MAX][:_SENTENCES_MAX]
+    if len(kept) < len(sentences):
+        agenda.add(Say("long", ""))
+    return kept
 
 
 def _told(sentences: Sequence[str], index: int) -> bool:

@@ -43,21 +43,23 @@ def hardened(told: list[Quantity]) -> list[Quantity]:
 
 
 def _turned(told: list[Quantity]) -> list[Quantity]:
-    """Puts the whole before its share: `60% of its 45 games`."""
+    """Puts the whole before its share: `60% of its 45 games`, `15% is added to a bill of 80`."""
     done: list[Quantity] = []
     for item in told:
-        if (
-            done
-            and done[-1].kind == "share"
-            and item.kind == "count"
-            and done[-1].sentence == item.sentence
-            and re.fullmatch(r"of(?: (?:its|the|his|her|their|our|my|all|all the|a|about))*", item.before)
-        ):
-            share = done.pop()
-            done += [replace(item, before=""), replace(share, after=item.after)]
-        else:
-            done.append(item)
+        share = done[-1] if done and done[-1].kind == "share" and done[-1].sentence == item.sentence else None
+        if share is not None and item.kind == "count":
+            of = _OF_COUNT.fullmatch(item.before)
+            if of or len(done) == 1:
+                done[-1:] = [
+                    replace(item, before=""),
+                    replace(share, after=item.after if of else share.after),
+                ]
+                continue
+        done.append(item)
     return done
+
+
+_OF_COUNT = re.compile(r"of(?: (?:its|the|his|her|their|our|my|all|all the|a|about))*")
 
 
 def without_headcounts(told: list[Quantity]) -> list[Quantity]:

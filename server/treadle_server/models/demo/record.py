@@ -31,6 +31,7 @@ _SWAPS = re.compile(
     r")?not)\s+(?P<old>[$€£]?[\w.:%']+?)[.!]?\s*$",
     re.IGNORECASE,
 )
+_STEER_MAX = 2_000
 _ADDS = re.compile(r"^\s*(?:also|and|then|plus|additionally|in addition|after that|next)\b", re.IGNORECASE)
 
 
@@ -126,12 +127,13 @@ def texts_of(question: Question) -> list[str]:
     """What the user wants in the end: later words correct, replace or add to earlier ones."""
     texts: list[str] = []
     for text in filter(None, (_text(content) for content in question.said)):
-        swap = _SWAPS.search(text)
-        if texts and swap and re.search(_whole(swap["old"]), texts[-1]):
+        steers = bool(texts) and len(text) <= _STEER_MAX
+        swap = _SWAPS.search(text) if steers else None
+        if swap and re.search(_whole(swap["old"]), texts[-1]):
             texts[-1] = re.sub(_whole(swap["old"]), lambda _, new=swap["new"]: new, texts[-1])  # type: ignore[misc]
-        elif texts and (drop := _DROPS.match(text)):
+        elif steers and (drop := _DROPS.match(text)):
             texts = [text[drop.end() :]]
-        elif texts and _REPLACES.search(text) and not _ADDS.match(text):
+        elif steers and _REPLACES.search(text) and not _ADDS.match(text):
             texts = [_REPLACES.sub("", text)]
         else:
             texts.append(text)

@@ -141,14 +141,11 @@ def _introduce(clause: str, agenda: Agenda) -> bool:
     if _introduces(clause):
         return True
     words = [token.text for token in stripped(tokens_of(clause))]
-    return not words or bool(
-        re.fullmatch(
-            r"(?:here (?:is|are)|i have|consider|look at|given|using|use|with|for|from|in) (?:this|"
-            r"the|some|my|a|these|following|json|data|document|below|above|list|of|\W|"
-            r"[a-z]+)*?(?:json|data|document|below|following|list)\W*",
-            clause.lower(),
-        )
-    )
+    return not words or bool(_OPENS.match(clause) and _DATA_LAST.search(clause) and not ASKS.search(clause))
+
+
+_OPENS = re.compile(r"^(?:here|i have|consider|look at|given|using|use|with|for|from|in)\b", re.IGNORECASE)
+_DATA_LAST = re.compile(r"\b(?:json|data|document|below|following|list)\W*$", re.IGNORECASE)
 
 
 def _decline(clause: str, agenda: Agenda) -> bool:

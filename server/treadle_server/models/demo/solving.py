@@ -139,5 +139,7 @@ def _errand(task: Errand) -> Solver:
 def _say(task: Say, desk: Desk) -> Solver:
     if task.kind in ("greeting", "thanks", "abilities"):
         return Finding(wording.small_talk(task.kind, [ability.value for ability in desk.skills]))
-    return Finding(wording.said(task.kind, task.text), failed=task.kind in ("lack", "unread", "unclear"))
+    return Finding(
+        wording.said(task.kind, task.text), failed=task.kind in ("lack", "long", "unread", "unclear")
+    )
     yield  # a solver without calls is a generator too

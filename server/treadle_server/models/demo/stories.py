@@ -74,6 +74,11 @@ def _is_question(tokens: Sequence[Token]) -> bool:
     )
 
 
+def _divisor(item: Quantity) -> bool:
+    """`how many 250 ml glasses`: what the total is to be divided by."""
+    return item.asked and item.before.endswith("how many")
+
+
 def _ordered(quantities: list[Quantity]) -> list[Quantity]:
     """Story order; a condition inside the question (`if she started with 1000`) comes first."""
     first = [
@@ -91,7 +96,8 @@ def _ordered(quantities: list[Quantity]) -> list[Quantity]:
             )
         )
     ]
-    return first + [item for item in quantities if item not in first]
+    last = [item for item in quantities if _divisor(item)]
+    return [*first, *(item for item in quantities if item not in first and item not in last), *last]
 
 
 def _tell(state: State, item: Quantity, rest: list[Quantity]) -> None:
@@ -157,6 +163,10 @@ def _take_count(state: State, item: Quantity, rest: list[Quantity]) -> None:
         and re.search(r"\bchange\b|\bget back\b|\breceive back\b", state.question + item.before)
     ):
         state.tender = item.value
+    elif _divisor(item) and state.value is not None:
+        changed = converted(state.value, state.unit, item.unit)
+        whole = state.agenda.value(changed) if changed is not None else state.value
+        state.keep(operation("/", whole, item.value), "")
     elif shares(state, item, " ".join(other.after for other in rest if other.sentence == item.sentence)) or (
         state.per and item.unit and _rate_times(state, item)
     ):
@@ -192,18 +202,21 @@ def _meets_rate(state: State, item: Quantity) -> bool:
         rate for rate in state.rates if rate.per != "each" and _amount_in(state, item, rate.per) is not None
     ]
     loose = [rate for rate in state.rates if rate.per == "each" and item.unit not in (MONEY, *TIMES)]
-    for rate in named or loose[:1]:
+    again = [rate for rate in state.used_rates if rate.per != "each" and rate.per == item.unit]
+    for rate in named or loose[:1] or again[-1:]:
         amount = item.value if rate.per == "each" else _amount_in(state, item, rate.per)
         assert amount is not None
         value = state.agenda.value(operation("*", amount, rate.value), rate.unit)
-        state.rates.remove(rate)
+        if rate in state.rates:
+            state.rates.remove(rate)
+            state.used_rates.append(rate)
         verbs = f"{rate.before} {rate.after}" if item.asked or item.sentence != rate.sentence else ""
         add_term(
             state,
             replace(item, value=value, unit=rate.unit, before=f"{verbs} {item.before}", per=""),
             met=True,
         )
-    if named or loose:
+    if named or loose or again:
         return True
     for rate in state.rates:
         if item.unit and item.unit == rate.unit and asks_division(state.question, rate):

@@ -5,7 +5,8 @@ import re
 from treadle_server.models.demo.quantities import Quantity
 
 LOSS = re.compile(
-    r"\b(?:giv(?:es?|ing)|gave|los(?:es?|ing|t)|sells?|sold|eats?|ate|eaten|spen(?:ds?|t)|"
+    r"\b(?:destroy\w*|kill\w*|steals?|stole|crash\w*|blew|collapsed|scrapped|cancel\w*|reject\w*|return(?:s|ed) (?:to|them)|"
+    r"giv(?:es?|ing)|gave|los(?:es?|ing|t)|sells?|sold|eats?|ate|eaten|spen(?:ds?|t)|"
     r"spending|uses?|used|donat\w+|remov\w+|took|takes? (?:away|out|off)|"
     r"broken?|breaks?|broke|thr(?:ows?|ew)|withdr\w+|lends?|lent|drops?|dropped|burn\w*|"
     r"dr(?:ink|inks|ank)|cuts?|leak\w*|die[sd]?|fl(?:y|ies|ew) away|"
@@ -37,12 +38,12 @@ INCOME = re.compile(r"\b(?:earn\w*|salary|wages?|income|gross|paycheck|makes)\b"
 CUTS = re.compile(
     r"\b(?:discount|off|reduction|reduced|sale|cheaper|decreas\w+|drops?|dropped|fell|"
     r"falls?|depreciat\w+|rebate|deduct\w*|shr[iau]nk\w*|markdown|marked down|coupon|"
-    r"commission|withheld|lower)\b"
+    r"commission|withheld|lower|down)\b"
 )
 GROWS = re.compile(
     r"\b(?:tax|vat|tip|tips|gratuity|service|interest|increas\w+|markup|marked up|"
     r"raise[sd]?|raise|grow\w*|grew|rises?|rose|more|surcharge|fee|bonus|gain\w*|profit|"
-    r"extra|add\w*|higher)\b"
+    r"extra|add\w*|higher|up)\b"
 )
 
 

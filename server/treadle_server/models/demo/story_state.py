@@ -35,11 +35,15 @@ class State:
     """Value before the last share was taken."""
     terms: list[Formula] = field(default_factory=list)
     rates: list[Quantity] = field(default_factory=list)
+    used_rates: list[Quantity] = field(default_factory=list)
+    """Rates that served a count already; the same price can serve another."""
     sharers: list[Formula] = field(default_factory=list)
     tender: Formula | None = None
     last_sentence: int = -1
     counted: Formula | None = None
     """How many things the last price was for."""
+    term_sentence: int = -1
+    """Sentence of the last number that was added or taken away."""
     settled: int = -1
     """Sentence whose shares the question chose from."""
 
@@ -82,8 +86,20 @@ def take_share(state: State, item: Quantity, rest: list[Quantity]) -> None:
     elif _keeps_part(state, item, rest):
         state.settled = item.sentence if _keeps_part(state, item, []) else -1
         state.keep(part)
-    else:
+    elif _taken(item) or _complement(state.question):
         state.keep(_left_over(whole, share))
+    else:
+        raise Unexplained(plain_value(item))
+
+
+def _taken(item: Quantity) -> bool:
+    """Whether the share is said to go away, or to be something that the question is not about."""
+    described = re.search(r"^(?:of\b|are\b|is\b|were\b|was\b|have\b|has\b)", item.after)
+    return bool(LOSS.search(near_words(item)) or LOSS.search(item.before) or described)
+
+
+def _complement(question: str) -> bool:
+    return bool(re.search(r"\b(?:left|remain\w*|rest|other|not|without|keep|keeps)\b", question))
 
 
 def _wants_part(question: str, near: str) -> bool:
@@ -101,7 +117,7 @@ def _wants_part(question: str, near: str) -> bool:
 _COMMON = word_set(
     """
     how many much of the be are is in them there do does a to and student he she they has have it his her
-    their on for at who will can did person total now was were with
+    their on for at who will can did i we you my our your what person total now was were with
     """
 )
 

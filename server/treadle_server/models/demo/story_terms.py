@@ -35,10 +35,11 @@ def add_term(state: State, item: Quantity, *, met: bool = False) -> None:
         state.held = bool(HELD.search(item.before)) and not re.search(
             r"\b(?:buys?|bought|pays?|paid)\b", item.before
         )
-        state.terms, state.losing = [item.value], False
+        state.terms, state.losing, state.term_sentence = [item.value], False, item.sentence
         return
     if not certain and not met and not _listed_with(state, item):
         raise Unexplained(plain_value(item))
+    state.term_sentence = item.sentence
     if item.unit and state.unit and item.unit != state.unit:
         item = _alike(state, item)
     state.terms.append(item.value)
@@ -53,18 +54,12 @@ def _listed_with(state: State, item: Quantity) -> bool:
         or item.unit == state.unit
         or converted(item.value, item.unit, state.unit) is not None
     )
-    summed = re.search(
-        r"\b(?:total|altogether|in all|sum|average|mean|combined|overall|all together|cost|pay|"
-        r"spend|how (?:much|many|far|long))\b",
-        state.question,
+    totalled = re.search(r"\b(?:total|altogether|in all|combined|all together)\b", state.question)
+    meant = re.search(r"\b(?:sum|average|mean|overall)\b", state.question)
+    beside = item.sentence == state.term_sentence and re.search(
+        r"\bhow (?:much|many|far|long)\b", state.question
     )
-    return (
-        bool(summed)
-        and not item.asked
-        and (
-            same or bool(re.search(r"\b(?:total|altogether|in all|combined|all together)\b", state.question))
-        )
-    )
+    return not item.asked and bool(totalled or (same and (meant or beside)))
 
 
 def _alike(state: State, item: Quantity) -> Quantity:

@@ -118,7 +118,7 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """An answer without a tool: told, greeting, thanks, abilities, fact, lack, unread or unclear."""
+    """An answer without a tool: told, greeting, thanks, abilities, fact, lack, long, unread or unclear."""
 
     kind: str
     text: str

@@ -168,6 +168,8 @@ def said(kind: str, text: str) -> str:
             return f"I cannot do this: {text}."
         case "unread":
             return f'I did not understand this and have no tool for it: "{text.strip()}". {_SCOPE}.'
+        case "long":
+            return "I did not read all of this: it is too long for my rules."
         case "unclear":
             return f"I did not understand what part {text} plays in this, so I do not guess an answer."
         case "fact":

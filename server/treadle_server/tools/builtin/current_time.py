@@ -6,7 +6,7 @@ from functools import cache
 from typing import Annotated
 from zoneinfo import ZoneInfo, available_timezones
 
-from treadle_server.tools.schema import canonical_json
+from treadle_server.core.json_text import canonical_json
 
 _CLOSE_MATCHES = 5
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

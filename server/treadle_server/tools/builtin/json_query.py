@@ -7,7 +7,7 @@ import jmespath
 from jmespath.exceptions import JMESPathError, JMESPathTypeError
 from jmespath.visitor import TreeInterpreter
 
-from treadle_server.tools.schema import canonical_json
+from treadle_server.core.json_text import canonical_json
 
 DOCUMENT_BYTES_MAX = 64 * 1024
 QUERY_CHARACTERS_MAX = 1000

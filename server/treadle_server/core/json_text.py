@@ -23,9 +23,7 @@ def canonical(text: str, *, depth_max: int = DEPTH_MAX) -> str:
         raise JsonTextError(f"must be at most {depth_max} levels deep")
     try:
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
-        canonical_text = json.dumps(
-            value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False
-        )
+        canonical_text = canonical_json(value)
         canonical_text.encode()
     except JsonTextError:
         raise
@@ -57,3 +55,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise JsonTextError("must not have a key twice in one object")
     return value
+
+
+def canonical_json(value: Any) -> str:
+    """The one text of a JSON value: sorted keys, no spaces, nothing escaped that need not be.
+
+    Raises ValueError for NaN and infinity.
+    """
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
