@@ -252,7 +252,10 @@ class Server:
                 running_threads_max=config.running_threads_max,
                 streams_max=config.streams_max,
             ),
-            model_providers=tuple(ModelProvider(name) for name in self._models.names),
+            model_providers=tuple(
+                ModelProvider(name, available=not problem, problem=problem)
+                for name, problem in self._models.problems().items()
+            ),
             statistics=self._statistics(),
         )
 

@@ -64,7 +64,9 @@ def _explain(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     return "; ".join(
-        ".".join(str(part) for part in fault["loc"]) + (": " if fault["loc"] else "") + fault["msg"]
+        ".".join(str(part) for part in fault["loc"])
+        + (": " if fault["loc"] else "")
+        + fault["msg"].removeprefix("Value error, ")
         for fault in error.errors()
     )
 

@@ -294,6 +294,13 @@ def test_open_approvals_are_cancelled_with_the_thread() -> None:
     assert history.refusal(s.Decide, **again(Decision.APPROVE)).metadata["state"] == "CANCELLED"
 
 
+def test_an_approval_that_was_given_is_not_cancelled_with_the_thread() -> None:
+    history = waiting_approval().approve("call-1-1").begin().due()
+
+    assert [payload.state for payload in payloads(history, e.ApprovalDecided)] == [ApprovalState.APPROVED]
+    assert payloads(history, e.ToolCallCompleted)[0].status is CallStatus.UNKNOWN
+
+
 def test_an_approval_of_an_earlier_iteration_is_settled() -> None:
     history = waiting_approval().reject("call-1-1").begin()
 

@@ -147,7 +147,7 @@ def test_a_model_call_that_waits_to_retry_has_failed_once_and_not_twice() -> Non
     history.ask(s.Cancel)
 
     assert len(payloads(history, e.ModelCallFailed)) == 1
-    assert history.state.status is ThreadState.CANCELLED
+    assert (history.state.status, history.state.model_call) == (ThreadState.CANCELLED, None)
 
 
 def test_a_tool_call_that_waits_to_retry_was_tried_and_is_abandoned() -> None:
@@ -204,6 +204,14 @@ def test_a_thread_that_the_caller_fails_has_the_callers_reason_as_its_error() ->
     assert history.state.error == Fault(10, "wrong customer")
     assert history.state.output == Content("so far")
     assert history.state.stop_reason is StopReason.COMPLETED_BY_CALLER
+
+
+def test_a_thread_that_the_caller_fails_without_a_reason_still_has_an_error() -> None:
+    history = created()
+
+    history.ask(s.Complete, state=ThreadState.FAILED)
+
+    assert history.state.error == Fault(10, "the caller ended the thread")
 
 
 @pytest.mark.parametrize("state", [ThreadState.COMPLETED, ThreadState.CANCELLED])
@@ -278,6 +286,24 @@ def test_a_log_without_its_first_event_is_never_due() -> None:
 
     assert wake_at(history.state) is None
     assert history.ask(s.Due) == ()
+
+
+@pytest.mark.parametrize("situation", ["pending", "model in flight", "waits for approval", "paused at first"])
+def test_nothing_happens_to_a_thread_before_its_time(situation: str) -> None:
+    history = SITUATIONS[situation]()
+    time = wake_at(history.state)
+    assert time is not None
+
+    assert history.at(time - 1).ask(s.Due) == ()
+
+
+def test_a_thread_that_rests_in_the_instant_of_its_beginning_did_not_run() -> None:
+    history = created()
+    history.at(history.now).begin()
+    history.at(history.now).crash()
+    history.at(history.now).ask(s.Pause)
+
+    assert history.state.running_micros == 0
 
 
 def test_only_time_spent_running_counts_against_the_timeout() -> None:

@@ -63,7 +63,7 @@ async def test_every_field_of_a_complete_execution_record_is_filled(client: Clie
     assert list(thread.tools_used) == ["calculator"]  # tools_used
     assert thread.usage.total_tokens == 175  # total_tokens
     assert (thread.cost.cost_micros, thread.cost.currency_code, thread.cost.known) == (2000, "USD", True)
-    assert thread.model_used == agent.model  # model_used
+    assert thread.model_used == agent.model[:255]  # model_used; a script is cut
     assert thread.success  # success
     assert thread.actions_taken == 1  # actions_taken
     assert thread.client_metadata["case"] == "7"  # extra_metadata of the caller

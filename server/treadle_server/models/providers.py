@@ -1,5 +1,6 @@
 """Finds the adapter of a model string."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 
@@ -9,6 +10,7 @@ from treadle_server.ports.model import Model
 _FIELD = "agent.model"
 _SEPARATOR = re.compile("[:/]")
 NOT_YET = ("anthropic", "openai")
+_GOOGLE_KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
 
 
 def _google() -> Model:
@@ -39,10 +41,11 @@ class Providers:
         self._factories = factories
         self._models: dict[str, Model] = {}
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Providers that an agent can name."""
-        return tuple(sorted(self._factories))
+    def problems(self) -> dict[str, str]:
+        """Providers that an agent can name, in order, each with what it lacks to be called; empty = nothing."""
+        missing = " or ".join(_GOOGLE_KEYS) + " is not set"
+        lacks = {"google": "" if any(os.environ.get(name) for name in _GOOGLE_KEYS) else missing}
+        return {name: lacks.get(name, "") for name in sorted(self._factories)}
 
     def find(self, model: str) -> tuple[Model, str]:
         provider, *rest = _SEPARATOR.split(model, maxsplit=1)

@@ -56,10 +56,13 @@ def _command(plugin: EntryPoint) -> Any:
 
 def _missing(name: str, problem: str) -> Any:
     def command() -> None:
-        typer.echo(f"`treadle {name}` needs the server ({problem}): pip install 'treadle[server]'", err=True)
+        typer.echo(
+            f"`treadle {name}` needs the server ({problem}): install treadle with its extra `server`",
+            err=True,
+        )
         raise typer.Exit(1)
 
-    command.__doc__ = "Needs the server: pip install 'treadle[server]'."
+    command.__doc__ = "Needs the server: install treadle with its extra `server`."
     return command
 
 

@@ -497,9 +497,9 @@ class ListThreadsRequest(_message.Message):
     `state = RUNNING AND tags:"nightly"`. Absent: all threads.
     """
     order_by: _builtins.str
-    """Fields to order by, each with an optional ` desc`: `state`, `stop_reason`, `agent`, `session`,
-    `create_time`, `start_time`, `end_time`, `update_time`, `cost.cost_micros`, `usage.total_tokens`.
-    Absent: `create_time desc`.
+    """Field to order by, with an optional ` desc`: `create_time`, `start_time`, `end_time`, `update_time` (of the
+    last change of state), `cost.cost_micros` or `usage.total_tokens`. `state`, `stop_reason`, `agent`,
+    `session` and several fields are refused with NOT_SUPPORTED. Absent: `create_time desc`.
     """
     view: _thread_pb2.Thread.View.ValueType
     """How much of each thread to answer. Absent: BASIC. With FULL a page holds at most 1 MiB and always at

@@ -225,7 +225,7 @@ def _values(tokens: Sequence[Token], stems: list[str], fields: list[Field]) -> l
             where
             and sample.isupper()
             and len(sample) < 4
-            and not any(tokens[at].typed.strip("\"'") == sample for at in where)
+            and "".join(tokens[at].typed for at in sorted(where)).strip("\"'") != sample
         ):
             continue
         if where is None or any(where & other.words for other in found):

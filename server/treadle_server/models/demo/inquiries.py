@@ -282,7 +282,7 @@ def _asks_identity(question: DocumentQuestion, identity: Field, measured: Field)
     texts = [token.text for token in question.tokens]
     if {"who", "who's", "whose", "which", "whom"} & set(texts):
         return True
-    if mention(identity, question.free)[0] >= 10:
+    if mention(identity, question.free)[0] >= 3:
         return True
     sized = {"biggest", "largest", "highest", "smallest", "lowest", "maximum", "minimum", "greatest"} & set(
         texts

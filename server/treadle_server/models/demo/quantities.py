@@ -211,20 +211,10 @@ def _per_after(words: list[str], *, followed: bool, money: bool) -> tuple[str, b
             0,
         )
         words = words[at:] if at else words
-    if words[:2] in (
-        ["for", "each"],
-        ["for", "every"],
-        ["in", "each"],
-        ["on", "each"],
-        ["to", "each"],
-        ["in", "every"],
-        ["on", "every"],
-        ["for", "a"],
-        ["for", "one"],
-        ["for", "an"],
-    ):
-        noun = _noun(words[2:])
-        return ("" if words[1] in ("a", "an", "one") and not noun else noun or "each"), False
+    if words[:1] and words[0] in ("for", "in", "on", "to") and words[1:2] in (["each"], ["every"]):
+        return _noun(words[2:]) or "each", False
+    if money and words[:2] in (["for", "a"], ["for", "one"], ["for", "1"], ["for", "an"]):
+        return _noun(words[2:]), False
     if words[:1] == ["each"]:
         following = words[1:2]
         if (

@@ -5,7 +5,7 @@ import re
 from treadle_server.models.demo.quantities import Quantity
 
 LOSS = re.compile(
-    r"\b(?:destroy\w*|kill\w*|steals?|stole|crash\w*|blew|collapsed|scrapped|cancel\w*|reject\w*|return(?:s|ed) (?:to|them)|"
+    r"\b(?:destroy\w*|kill\w*|steals?|stole|crash\w*|blew|collapsed|scrapped|cancel\w*|reject\w*|"
     r"giv(?:es?|ing)|gave|los(?:es?|ing|t)|sells?|sold|eats?|ate|eaten|spen(?:ds?|t)|"
     r"spending|uses?|used|donat\w+|remov\w+|took|takes? (?:away|out|off)|"
     r"broken?|breaks?|broke|thr(?:ows?|ew)|withdr\w+|lends?|lent|drops?|dropped|burn\w*|"
@@ -36,7 +36,7 @@ HELD = re.compile(
 )
 INCOME = re.compile(r"\b(?:earn\w*|salary|wages?|income|gross|paycheck|makes)\b")
 CUTS = re.compile(
-    r"\b(?:discount|off|reduction|reduced|sale|cheaper|decreas\w+|drops?|dropped|fell|"
+    r"\b(?:discount\w*|off|reduction|reduced|sale|cheaper|decreas\w+|drops?|dropped|fell|"
     r"falls?|depreciat\w+|rebate|deduct\w*|shr[iau]nk\w*|markdown|marked down|coupon|"
     r"commission|withheld|lower|down)\b"
 )

@@ -42,6 +42,8 @@ class State:
     last_sentence: int = -1
     counted: Formula | None = None
     """How many things the last price was for."""
+    direction: int = 0
+    """Whether the last percentage was added or taken off."""
     term_sentence: int = -1
     """Sentence of the last number that was added or taken away."""
     settled: int = -1
@@ -81,7 +83,8 @@ def take_share(state: State, item: Quantity, rest: list[Quantity]) -> None:
     part = _share_formula(whole, share)
     if _wants_part(state.question, near):
         state.keep(part)
-    elif (direction := direction_of(item, income=state.income)) and not after.startswith("of"):
+    elif (direction := _direction(state, item)) and not re.match(r"of\b", after):
+        state.direction = direction
         state.keep(_grown(whole, share) if direction > 0 else _left_over(whole, share))
     elif _keeps_part(state, item, rest):
         state.settled = item.sentence if _keeps_part(state, item, []) else -1
@@ -92,14 +95,25 @@ def take_share(state: State, item: Quantity, rest: list[Quantity]) -> None:
         raise Unexplained(plain_value(item))
 
 
+def _direction(state: State, item: Quantity) -> int:
+    """Up or down; `and then by another 5%` goes the way of the share before."""
+    again = re.search(
+        r"\b(?:another|further|again|then) ?(?:by )?(?:a |an |another |a further )?$|\bby$", item.before
+    )
+    return direction_of(item, income=state.income) or (state.direction if again else 0)
+
+
 def _taken(item: Quantity) -> bool:
     """Whether the share is said to go away, or to be something that the question is not about."""
     described = re.search(r"^(?:of\b|are\b|is\b|were\b|was\b|have\b|has\b)", item.after)
-    return bool(LOSS.search(near_words(item)) or LOSS.search(item.before) or described)
+    rest = re.search(r"\bthe (?:rest|others?|remaining)\b", item.after)
+    return bool(rest or LOSS.search(near_words(item)) or LOSS.search(item.before) or described)
 
 
 def _complement(question: str) -> bool:
-    return bool(re.search(r"\b(?:left|remain\w*|rest|other|not|without|keep|keeps)\b", question))
+    return bool(
+        re.search(r"\b(?:left|remain\w*|rest|other|not|without|keeps?|lose|lost|fail\w*)\b", question)
+    )
 
 
 def _wants_part(question: str, near: str) -> bool:

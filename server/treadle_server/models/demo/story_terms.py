@@ -37,6 +37,9 @@ def add_term(state: State, item: Quantity, *, met: bool = False) -> None:
         )
         state.terms, state.losing, state.term_sentence = [item.value], False, item.sentence
         return
+    alike = not item.asked and item.unit in ("", state.unit)
+    if not certain and alike and re.search(r"\b(?:left|remain\w*)\b", state.question):
+        sign, certain = -1, True
     if not certain and not met and not _listed_with(state, item):
         raise Unexplained(plain_value(item))
     state.term_sentence = item.sentence
@@ -100,7 +103,7 @@ def _sign(state: State, item: Quantity) -> tuple[int, bool]:
         state.losing, certain = not gained, True
     elif earlier:
         state.losing, certain = _cued(state, item, item.before, earlier) < 0, True
-    elif item.after.startswith("more"):
+    elif (state.losing and clause.strip() in ("", "another", "also", "a")) or item.after.startswith("more"):
         certain = True
     return (-1 if state.losing else 1), certain
 

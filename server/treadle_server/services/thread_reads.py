@@ -1,0 +1,228 @@
+"""Reads threads as they are committed: rows, summaries, iterations, events."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from treadle_server.core.errors import Reason, Refused, not_found
+from treadle_server.core.events import Event
+from treadle_server.core.evolve import fold
+from treadle_server.core.iterations import Iteration, IterationFold
+from treadle_server.core.kinds import ThreadState
+from treadle_server.core.state import State
+from treadle_server.ports.catalogue import Position, Sessions, ThreadQuery, ThreadRow, Threads
+from treadle_server.ports.codec import Codec
+from treadle_server.ports.engine import Engine, Waiting
+from treadle_server.ports.log import Log, StoredRecord, ThreadKey
+from treadle_server.ports.specs import Specs
+from treadle_server.services.keys import Identity
+
+_RECORDS = 100
+"""Read, decoded and folded at a time: the loop is free in between."""
+SEARCHED_RECORDS_MAX = 5_000
+"""Looked through for one page of a log once it has something, and for one page of threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadView:
+    """A thread as it is served: the row, and what its committed log says."""
+
+    row: ThreadRow
+    session_key: str
+    summary: bytes
+    """A Thread message without what only the row knows."""
+    waiting: Waiting | None = None
+    iterations: tuple[Iteration, ...] | None = None
+    """None unless asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """What a page of a thread's log is to hold."""
+
+    after: int
+    limit: int
+    bytes_max: int
+    kinds: frozenset[int] = frozenset()
+    """Empty = all."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Records as they are stored, and the sequence to go on after; None at the end of the log."""
+
+    records: tuple[StoredRecord, ...]
+    next: int | None
+
+
+class ThreadReads:
+    """All of it for one tenant at a time: a name of another tenant does not exist."""
+
+    def __init__(
+        self, *, log: Log, threads: Threads, sessions: Sessions, engine: Engine, codec: Codec, specs: Specs
+    ) -> None:
+        self._log = log
+        self._threads = threads
+        self._sessions = sessions
+        self._engine = engine
+        self._codec = codec
+        self._specs = specs
+
+    async def row(self, caller: Identity, name: str) -> ThreadRow:
+        with about(name):
+            row = await self._threads.get(caller.tenant, name.removeprefix("threads/"))
+        if row is None:
+            raise not_found("Thread", name)
+        return row
+
+    async def row_by_key(self, key: ThreadKey) -> ThreadRow | None:
+        return await self._threads.get_by_key(key)
+
+    async def get(self, caller: Identity, name: str, *, full: bool) -> ThreadView:
+        return await self.view(await self.row(caller, name), full=full)
+
+    async def view(self, row: ThreadRow, *, full: bool) -> ThreadView:
+        """What is committed of a thread. An ended one is read from its summary."""
+        state: State | None = None
+        iterations = IterationFold() if full else None
+        with about(f"threads/{row.id}"):
+            if row.summary is None:
+                spec, _ = await self._specs.of_thread(row.key)
+                state = State(spec)
+            if state is not None or iterations is not None:
+                state = await self._fold(row, state, iterations)
+        return ThreadView(
+            row,
+            await self._session_key(row),
+            row.summary or (self._codec.summary(state) if state is not None else b""),
+            self._engine.waiting(row.key) if _pending(state) else None,
+            iterations.iterations if iterations is not None else None,
+        )
+
+    async def _fold(
+        self, row: ThreadRow, state: State | None, iterations: IterationFold | None
+    ) -> State | None:
+        async for page in self._events(row):
+            if state is not None:
+                state = fold(state, page)
+            if iterations is not None:
+                for event in page:
+                    iterations.apply(event)
+        return state
+
+    async def _events(self, row: ThreadRow) -> AsyncIterator[list[Event]]:
+        """All committed events. Raises Refused(RESOURCE_NOT_FOUND) if the thread is deleted meanwhile."""
+        after = 0
+        while True:
+            stored = await self._log.read(row.key, after, _RECORDS)
+            if stored:
+                yield [self._codec.decode(record) for record in stored]
+                after = stored[-1].sequence
+            if after < row.sequence and len(stored) < _RECORDS:
+                raise not_found("Thread", f"threads/{row.id}")
+            if len(stored) < _RECORDS:
+                return
+
+    async def _session_key(self, row: ThreadRow) -> str:
+        if not row.session:
+            return ""
+        session = await self._sessions.get_by_key(row.key.tenant, row.session)
+        return session.session_key if session is not None else ""
+
+    async def page(
+        self, query: ThreadQuery, *, full: bool
+    ) -> AsyncIterator[tuple[ThreadView, Position | None]]:
+        """A page's threads, each with where a page that ends with it goes on; None after the very last.
+
+        Ends early when many events had to be read: living threads are folded from their logs.
+        """
+        with listed():
+            page = await self._threads.list(query)
+        folded, last = 0, len(page.items) - 1
+        for index, row in enumerate(page.items):
+            if folded > SEARCHED_RECORDS_MAX:
+                return
+            folded += row.sequence if full or row.summary is None else 0
+            try:
+                view = await self.view(row, full=full)
+            except Refused as refused:
+                if refused.reason is Reason.RESOURCE_NOT_FOUND:
+                    continue  # deleted since the page was read
+                raise
+            value = getattr(row, query.order_by.value) or 0
+            yield view, page.next if index == last else (value, row.key.thread)
+
+    async def iterations(self, caller: Identity, name: str) -> tuple[Iteration, ...]:
+        row = await self.row(caller, name)
+        found = IterationFold()
+        with about(name):
+            await self._fold(row, None, found)
+        return found.iterations
+
+    async def events(self, caller: Identity, name: str, query: EventQuery) -> EventPage:
+        """A page of the log as it is stored; never empty before the end."""
+        row = await self.row(caller, name)
+        check_sequence(row, query.after)
+        found: list[StoredRecord] = []
+        after, size = query.after, 0
+        with about(name):
+            while after < row.sequence and (not found or after < query.after + SEARCHED_RECORDS_MAX):
+                stored = await self._log.read(row.key, after, _RECORDS)
+                if not stored:
+                    raise not_found("Thread", name)  # deleted meanwhile
+                for record in stored:
+                    wanted = not query.kinds or record.record.kind in query.kinds
+                    size += len(record.record.body) if wanted else 0
+                    if wanted and found and (len(found) == query.limit or size > query.bytes_max):
+                        return EventPage(tuple(found), after)
+                    after = record.sequence
+                    if wanted:
+                        found.append(record)
+        return EventPage(tuple(found), after if after < row.sequence else None)
+
+
+def _pending(state: State | None) -> bool:
+    return state is not None and state.status is ThreadState.PENDING
+
+
+def check_sequence(row: ThreadRow, after: int) -> None:
+    """Refuses a place that the log has not reached."""
+    if after > row.sequence:
+        raise Refused(
+            Reason.SEQUENCE_OUT_OF_RANGE,
+            f"after_sequence {after} is beyond the last event, {row.sequence}",
+            metadata={"first": "1", "last": str(row.sequence)},
+        )
+
+
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Names the thread in refusals from below, where threads have keys and no names."""
+    try:
+        yield
+    except Refused as refused:
+        if refused.reason is Reason.RESOURCE_NOT_FOUND:
+            raise not_found("Thread", name) from None
+        if refused.reason is Reason.RECORD_CORRUPT:
+            raise _corrupt(name, refused) from refused
+        raise
+
+
+@contextmanager
+def listed() -> Iterator[None]:
+    """As `about`, where the damaged thread is one of many."""
+    try:
+        yield
+    except Refused as refused:
+        if refused.reason is Reason.RECORD_CORRUPT and "thread" in refused.metadata:
+            raise _corrupt(f"threads/{refused.metadata['thread']}", refused) from refused
+        raise
+
+
+def _corrupt(name: str, damage: Refused) -> Refused:
+    metadata = {"resource": name}
+    where = damage.metadata.get("sequence", "")
+    if where:
+        metadata["sequence"] = where
+    text = f"event {where} of {name} is damaged in the store" if where else f"{name} is damaged in the store"
+    return Refused(damage.reason, text, metadata=metadata, resource=("treadle.dev/Thread", name))
