@@ -29,7 +29,7 @@ from treadle_server.models.providers import Providers
 from treadle_server.ports.log import Fenced
 from treadle_server.ports.tools import Notes, Toolbox
 from treadle_server.rpc.admin import AdminServicer
-from treadle_server.rpc.admission import Admission, LaneLimits
+from treadle_server.rpc.admission import Admission, Backlog, LaneLimits
 from treadle_server.rpc.agents import AgentServicer
 from treadle_server.rpc.handlers import Doorway, Handlers
 from treadle_server.rpc.identity import Identities
@@ -54,7 +54,9 @@ from treadle_server.services.server_info import (
     ServerStatistics,
 )
 from treadle_server.services.tenant_stream import TenantStream
-from treadle_server.services.threads import ThreadService
+from treadle_server.services.thread_reads import ThreadReads
+from treadle_server.services.thread_starts import ThreadStarts
+from treadle_server.services.threads import Threads
 from treadle_server.services.tools import Tools
 from treadle_server.stores.sqlite.database import Durability
 from treadle_server.stores.sqlite.lock import FileUnusable
@@ -66,7 +68,7 @@ from treadle_server.wire.codec import ProtoCodec
 
 _LOG = structlog.get_logger(__name__)
 
-EXIT_FILE_UNUSABLE = 1
+EXIT_UNUSABLE = 1
 EXIT_IO_ERROR = 74
 EXIT_FENCED = 75
 STOP_SECONDS = 2.0
@@ -79,6 +81,10 @@ _SERVICES = {
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 
 
+class AddressUnusable(Exception):  # noqa: N818 - the text says what to do about it
+    """The server cannot listen where it was told to, and why."""
+
+
 MakeToolbox = Callable[[Notes, Callable[[], int]], Toolbox]
 """Makes the tools of a server from its notes and its clock."""
 
@@ -86,12 +92,12 @@ MakeToolbox = Callable[[Notes, Callable[[], int]], Toolbox]
 async def serve(config: Config, make_toolbox: MakeToolbox = ToolGroups) -> int:
     """Serves until a signal or a fatal fault; returns the exit code."""
     stopping: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    _on_signals(stopping)
     try:
         server = await Server.start(config, stopping, make_toolbox)
-    except (FileUnusable, OSError) as error:
+    except (FileUnusable, AddressUnusable) as error:
         print(f"treadle serve: {error}", file=sys.stderr)
-        return EXIT_FILE_UNUSABLE
-    _on_signals(stopping)
+        return EXIT_UNUSABLE
     print(f"listening on {server.address}", flush=True)
     code = await stopping
     if code:  # the store has failed: whatever else is tried can only hang
@@ -123,7 +129,7 @@ class Server:
         self, config: Config, store: SqliteStore, clock: SteadyClock, make_toolbox: MakeToolbox
     ) -> None:
         self._config = config
-        self._store = store
+        self.store = store
         self._clock = clock
         self._codec = ProtoCodec()
         self._models = Providers()
@@ -139,16 +145,22 @@ class Server:
             Steps(self._models, self._toolbox, self._schemas, self._feed, clock),
             clock,
             epoch=store.epoch,
-            bounds=Bounds(config.running_threads_max, config.tenant_running_threads_max),
+            bounds=Bounds(
+                config.running_threads_max,
+                config.tenant_running_threads_max,
+                config.tenant_pending_threads_max,
+            ),
         )
         self._sweeper = Sweeper(self._engine, store.threads, store.housekeeping, clock)
         self._health = health.aio.HealthServicer()
         self._replays = Replays(store.requests, clock)
         self._keys = Keys(store.api_keys, store.tenants, KeyMessages(), self._replays, clock)
         self._start_time = clock.now()
-        limits = LaneLimits(config.unary_calls_max, config.unary_calls_max)
-        streams = LaneLimits(config.streams_max, config.streams_max)
-        self._admission = Admission(limits, streams)
+        self._admission = Admission(
+            LaneLimits(config.unary_calls_max, config.tenant_unary_calls_max),
+            LaneLimits(config.streams_max, config.tenant_streams_max),
+            Backlog(lambda: store.committer.backlog, config.backlog_max),
+        )
         self._grpc: grpc.aio.Server = grpc.aio.server(options=_channel_options(), compression=None)
         self.address = ""
 
@@ -159,7 +171,10 @@ class Server:
         stopping: "asyncio.Future[int]",
         make_toolbox: MakeToolbox = ToolGroups,
     ) -> "Server":
-        """Returns once it serves. `stopping` gets an exit code when the store fails. Raises FileUnusable."""
+        """Returns once it serves. `stopping` gets an exit code when the store fails.
+
+        Raises FileUnusable or AddressUnusable, and then leaves nothing open.
+        """
         clock = SteadyClock()
 
         def on_fatal(error: Exception) -> None:
@@ -177,7 +192,11 @@ class Server:
         if config.durability != "full":
             _LOG.warning("durability_relaxed", loses="the newest acknowledged changes at a power loss")
         server = cls(config, store, clock, make_toolbox)
-        await server._open()
+        try:
+            await server._open()
+        except BaseException:
+            await server._close()
+            raise
         return server
 
     async def _open(self) -> None:
@@ -187,7 +206,7 @@ class Server:
         for name in ("", *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         gc.freeze()
-        await recover(self._engine, self._store.threads, self._specs)
+        await recover(self._engine, self.store.threads, self._specs)
         self._sweeper.start()
 
     def _add_services(self) -> None:
@@ -206,7 +225,7 @@ class Server:
         reflection.enable_server_reflection(names, self._grpc)
 
     def _servicers(self) -> dict[str, object]:
-        store, clock, replays = self._store, self._clock, self._replays
+        store, clock, replays = self.store, self._clock, self._replays
         agents = Agents(
             store.agents,
             AgentMessages(),
@@ -215,33 +234,57 @@ class Server:
             replays,
             clock,
         )
-        threads = ThreadService(
-            log=store.log,
-            threads=store.threads,
-            sessions=store.sessions,
-            replays=replays,
-            agents=agents,
-            engine=self._engine,
-            feed=self._feed,
-            codec=self._codec,
-            specs=self._specs,
-            schemas=self._schemas,
-            clock=clock,
-        )
-        stream = TenantStream(self._tenant_feed, store.threads, store.log)
-        filters = ThreadFilters(store.agents, store.sessions)
         return {
             "treadle.v1.AgentService": AgentServicer(agents, AgentLists(store.agents, AgentMessages())),
-            "treadle.v1.ThreadService": ThreadServicer(threads, stream, filters, self._codec),
+            "treadle.v1.ThreadService": self._thread_servicer(agents),
             "treadle.v1.ToolService": ToolServicer(Tools(self._toolbox)),
             "treadle.v1.AdminService": AdminServicer(self._keys, self._info),
         }
+
+    def _thread_servicer(self, agents: Agents) -> ThreadServicer:
+        store, clock, replays, engine = self.store, self._clock, self._replays, self._engine
+        reads = ThreadReads(
+            log=store.log,
+            threads=store.threads,
+            sessions=store.sessions,
+            engine=engine,
+            codec=self._codec,
+            specs=self._specs,
+        )
+        starts = ThreadStarts(
+            log=store.log,
+            reads=reads,
+            sessions=store.sessions,
+            replays=replays,
+            agents=agents,
+            engine=engine,
+            encode_spec=self._codec.encode_spec,
+            schemas=self._schemas,
+            clock=clock,
+        )
+        threads = Threads(
+            reads=reads,
+            threads=store.threads,
+            replays=replays,
+            engine=engine,
+            feed=self._feed,
+            clock=clock,
+        )
+        beat = self._config.heartbeat_seconds
+        return ThreadServicer(
+            starts=starts,
+            reads=reads,
+            threads=threads,
+            tenants=TenantStream(self._tenant_feed, store.threads, store.log, heartbeat_seconds=beat),
+            filters=ThreadFilters(store.agents, store.sessions),
+            codec=self._codec,
+        )
 
     def _info(self) -> ServerInfo:
         config = self._config
         return ServerInfo(
             version=__version__,
-            epoch=self._store.epoch,
+            epoch=self.store.epoch,
             start_time_micros=self._start_time,
             durability=FULL if config.durability == "full" else RELAXED,
             limits=ServerLimits(
@@ -261,22 +304,27 @@ class Server:
 
     def _statistics(self) -> ServerStatistics:
         return ServerStatistics(
-            commit_count=self._store.committer.commit_count,
-            unit_count=self._store.committer.unit_count,
-            read_count=self._store.readers.reads,
+            commit_count=self.store.committer.commit_count,
+            unit_count=self.store.committer.unit_count,
+            read_count=self.store.readers.reads,
             running_thread_count=self._engine.running_count,
             waiting_thread_count=self._engine.waiting_count,
         )
 
     def _bind(self) -> str:
+        listen = self._config.listen
+        try:
+            port = self._add_port(listen)
+        except (RuntimeError, OSError) as error:
+            raise AddressUnusable(f"cannot listen on {listen}: {error}") from error
+        return f"{listen.rpartition(':')[0]}:{port}"
+
+    def _add_port(self, listen: str) -> int:
         config = self._config
-        host = config.listen.rpartition(":")[0]
         if config.tls_cert is None or config.tls_key is None:
-            port = self._grpc.add_insecure_port(config.listen)
-        else:
-            pair = (config.tls_key.read_bytes(), config.tls_cert.read_bytes())
-            port = self._grpc.add_secure_port(config.listen, grpc.ssl_server_credentials([pair]))
-        return f"{host}:{port}"
+            return self._grpc.add_insecure_port(listen)
+        pair = (config.tls_key.read_bytes(), config.tls_cert.read_bytes())
+        return self._grpc.add_secure_port(listen, grpc.ssl_server_credentials([pair]))
 
     async def stop(self) -> None:
         """Drains: no new work, streams end with a hint to retry, calls not to be repeated get their time."""
@@ -286,10 +334,13 @@ class Server:
         self._tenant_feed.drain()
         await self._sweeper.stop()
         await self._engine.drain(self._config.drain_seconds)
+        await self._close()
+
+    async def _close(self) -> None:
         await self._grpc.stop(STOP_SECONDS)
         await self._feed.close()
         await self._models.close()
-        await self._store.close()
+        await self.store.close()
 
 
 def _channel_options() -> Sequence[tuple[str, int]]:

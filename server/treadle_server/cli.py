@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from treadle_server import config as configuration
 from treadle_server import logs
@@ -51,24 +50,13 @@ def serve(
             log_format=log_format,
             log_level=log_level,
         )
-    except (ValidationError, ValueError) as error:
-        typer.echo(f"treadle serve: {_explain(error)}", err=True)
+    except ValueError as error:
+        typer.echo(f"treadle serve: {error}", err=True)
         raise typer.Exit(2) from None
     logs.configure(settings.log_format, settings.log_level)
     from treadle_server import app
 
     raise typer.Exit(_run(app.serve(settings)))
-
-
-def _explain(error: ValueError) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return "; ".join(
-        ".".join(str(part) for part in fault["loc"])
-        + (": " if fault["loc"] else "")
-        + fault["msg"].removeprefix("Value error, ")
-        for fault in error.errors()
-    )
 
 
 def _run(main: Coroutine[Any, Any, int]) -> int:

@@ -1,10 +1,12 @@
 """What an operator can set: by option, by `TREADLE_...` in the environment, or in a TOML file."""
 
 import ipaddress
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -39,8 +41,14 @@ class Config(BaseSettings):
     running_threads_max: int = Field(default=1000, ge=1, le=100_000)
     """Threads that run at once; others wait in PENDING."""
     tenant_running_threads_max: int = Field(default=500, ge=1, le=100_000)
+    tenant_pending_threads_max: int = Field(default=100_000, ge=1)
+    """Threads of a tenant that may wait to run; then no more are made until some have begun."""
     unary_calls_max: int = Field(default=2000, ge=1)
+    tenant_unary_calls_max: int = Field(default=1000, ge=1)
     streams_max: int = Field(default=20_000, ge=1)
+    tenant_streams_max: int = Field(default=10_000, ge=1)
+    backlog_max: int = Field(default=20_000, ge=1)
+    """Changes that may wait to be written; then calls that change something are refused."""
     subscriber_stall_seconds: float = Field(default=30.0, gt=0)
     """How long a stream's reader may take nothing before it is ended with SUBSCRIBER_TOO_SLOW."""
     heartbeat_seconds: float = Field(default=15.0, gt=0)
@@ -50,19 +58,23 @@ class Config(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
-    def _safe_address(self) -> "Config":
-        host = self.listen.rpartition(":")[0].strip("[]")
-        if not self.listen.rpartition(":")[2].isdigit() or not host:
-            raise ValueError(f"listen: {self.listen!r} is not HOST:PORT")
+    def _check(self) -> "Config":
+        host = _host(self.listen)
+        for name in ("tls_cert", "tls_key"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise ValueError(f"{name}: there is no file {path}")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("tls_cert and tls_key go together")
-        if is_loopback(host):
-            return self
-        if not self.tls_cert and not self.insecure_no_tls:
-            raise ValueError(f"{host} is not loopback: give tls_cert and tls_key, or insecure_no_tls")
-        if not self.require_keys and not self.insecure_no_keys:
-            raise ValueError(f"{host} is not loopback: give require_keys, or insecure_no_keys")
+        if not is_loopback(host):
+            self._check_guards(host)
         return self
+
+    def _check_guards(self, host: str) -> None:
+        if not self.tls_cert and not self.insecure_no_tls:
+            raise ValueError(f"listen: {host} is not loopback: give tls_cert and tls_key, or insecure_no_tls")
+        if not self.require_keys and not self.insecure_no_keys:
+            raise ValueError(f"listen: {host} is not loopback: give require_keys, or insecure_no_keys")
 
     @classmethod
     def settings_customise_sources(
@@ -76,16 +88,42 @@ class Config(BaseSettings):
         path = init_settings().get("config") or env_settings().get("config")
         if not path:
             return init_settings, env_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(path))
+        if not Path(path).is_file():
+            raise ValueError(f"config: there is no file {path}")
+        try:
+            file_settings = TomlConfigSettingsSource(settings_cls, Path(path))
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"config: {path} is not TOML: {error}") from None
+        return init_settings, env_settings, file_settings
 
 
 def load(**options: Any) -> Config:
-    """The configuration from options that were given (None = not given), environment and file."""
+    """The configuration from options that were given (None = not given), environment and file.
+
+    Raises ValueError, which says which setting is faulty.
+    """
     given = {name: value for name, value in options.items() if value is not None}
-    path = given.get("config")
-    if path is not None and not Path(path).is_file():
-        raise ValueError(f"config: there is no file {path}")
-    return Config(**given)
+    try:
+        return Config(**given)
+    except ValidationError as error:
+        raise ValueError("; ".join(_explain(fault) for fault in error.errors())) from None
+
+
+def _explain(fault: ErrorDetails) -> str:
+    """Without the value: it may be one that was meant for another, secret setting."""
+    name = ".".join(str(part) for part in fault["loc"])
+    text = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"]
+    return f"{name}: {text}" if name else text
+
+
+def _host(listen: str) -> str:
+    """The host of HOST:PORT. Raises ValueError."""
+    host, _, port = listen.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    numbered = port.isascii() and port.isdigit() and int(port) < 65_536
+    if not bare or not numbered or (":" in host and host != f"[{bare}]"):
+        raise ValueError(f"listen: {listen!r} is not HOST:PORT")
+    return bare
 
 
 def is_loopback(host: str) -> bool:

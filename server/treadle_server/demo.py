@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from treadle import Client, ThreadEvent
+from treadle import Client, Thread, ThreadEvent
 from treadle.view import LiveView
 
 QUESTION = (
@@ -80,11 +80,11 @@ async def _show(server: DemoServer) -> int:
                 tool_calls += 1
                 if tool_calls == KILL_AFTER_TOOL_CALLS:
                     await _kill_and_restart(server, event)
-    ended = last is not None and last.WhichOneof("payload") == "thread_ended"
-    if last is None or not ended:
+    killed = tool_calls >= KILL_AFTER_TOOL_CALLS
+    if last is None or not killed or last.thread_ended.state != Thread.COMPLETED:
         return 1
     _say(f"\nThe run went on where it was: {last.sequence} events, numbered without a hole.")
-    return 0 if last.thread_ended.stop_reason else 1
+    return 0
 
 
 async def _kill_and_restart(server: DemoServer, event: ThreadEvent) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tests.faults.ledger import Line
 from tests.faults.watching import Seen
 from treadle import Action, Client, Thread, ThreadEvent
+from treadle.v1.event_pb2 import ToolCallCompleted
 
 ENDED = frozenset({Thread.COMPLETED, Thread.FAILED, Thread.CANCELLED, Thread.TIMED_OUT})
 
@@ -184,14 +185,14 @@ def _by_key(ledger: Iterable[Line]) -> dict[str, list[Line]]:
     return lines
 
 
-def _completed_calls(history: History) -> Iterator[tuple[str, "ThreadEvent"]]:
+def _completed_calls(history: History) -> Iterator[tuple[str, ToolCallCompleted]]:
     for log in history.logs.values():
-        notes = {}
+        notes: dict[str, str] = {}
         for event in log:
             if event.HasField("tool_call_requested"):
                 requested = event.tool_call_requested
                 notes[requested.tool_call_id] = json.loads(requested.arguments_json).get("note", "")
             elif event.HasField("tool_call_completed"):
-                note = notes[event.tool_call_completed.tool_call_id]
+                note = notes.get(event.tool_call_completed.tool_call_id)
                 if note:
                     yield note, event.tool_call_completed

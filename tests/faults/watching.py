@@ -36,6 +36,24 @@ class Seen:
         return self.events[-1].sequence if self.events else 0
 
 
+@dataclass(slots=True)
+class SeenOfAll:
+    """What a watcher of all threads of the tenant was sent, by thread."""
+
+    cursor: str = ""
+    threads: dict[str, Seen] = field(default_factory=dict)
+    event_count: int = 0
+    connections: int = 0
+
+    def take(self, response: rpc.WatchThreadResponse) -> None:
+        for event in response.events:
+            if event.sequence:
+                seen = self.threads.setdefault(event.thread, Seen("the watcher of all", event.thread))
+                seen.events.append(event)
+                self.event_count += 1
+        self.cursor = response.cursor
+
+
 class Ask(Protocol):
     """Opens a stream of what comes after a sequence."""
 
@@ -87,13 +105,40 @@ async def watch(seen: Seen, ask: Ask, drop_after: Callable[[], int] | None = Non
     return seen
 
 
+async def watch_all(seen: SeenOfAll, channel: grpc.aio.Channel, drop_after: Callable[[], int]) -> None:
+    """Reads until it is cancelled, and goes on after every break from its cursor."""
+    while True:
+        request = rpc.WatchThreadsRequest(after_cursor=seen.cursor)
+        call = threads(channel).WatchThreads(request, wait_for_ready=True)
+        seen.connections += 1
+        try:
+            with _cancelled_at_end(call):
+                await _take(call, seen.take, drop_after())
+        except grpc.aio.AioRpcError as failure:
+            if failure.code() not in _BROKEN:
+                raise
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
 async def _read(
     seen: Seen, call: grpc.aio.UnaryStreamCall[Any, rpc.WatchThreadResponse], messages_max: int
 ) -> bool:
     """False when it left the stream before its end."""
+
+    def take(response: rpc.WatchThreadResponse) -> None:
+        seen.events += [event for event in response.events if event.sequence]
+
+    return await _take(call, take, messages_max)
+
+
+async def _take(
+    call: grpc.aio.UnaryStreamCall[Any, rpc.WatchThreadResponse],
+    take: Callable[[rpc.WatchThreadResponse], None],
+    messages_max: int,
+) -> bool:
     count = 0
     async for response in call:
-        seen.events += [event for event in response.events if event.sequence]
+        take(response)
         count += 1
         if count == messages_max:
             return False

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 DEPTH_MAX = 64
-_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # linear, also where a string is not closed
 _BRACKETS = re.compile(r"[\[\]{}]")
 
 
@@ -13,14 +13,14 @@ class JsonTextError(ValueError):
     """Says what is wrong with a text, without repeating it."""
 
 
-def canonical(text: str, *, depth_max: int = DEPTH_MAX) -> str:
+def canonical(text: str) -> str:
     """The one text of its value: keys sorted, no spaces. Integers keep every digit.
 
     Raises JsonTextError for what is not JSON, too deep, or not the same to every reader: NaN, infinities,
     lone surrogates, a key given twice.
     """
-    if _depth(text) > depth_max:
-        raise JsonTextError(f"must be at most {depth_max} levels deep")
+    if _depth(text) > DEPTH_MAX:
+        raise JsonTextError(f"must be at most {DEPTH_MAX} levels deep")
     try:
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
         canonical_text = canonical_json(value)

@@ -1,8 +1,8 @@
 """Rules with numbers in them: retries, verdicts, digests."""
 
 import hashlib
-import json
 
+from treadle_server.core.json_text import JsonTextError, canonical
 from treadle_server.core.kinds import Verdict
 from treadle_server.core.spec import SECOND_MICROS, ToolSpec
 from treadle_server.core.values import Content, ProposedCall
@@ -50,9 +50,6 @@ def structured(answer: Content, output_schema_json: str) -> Content:
     if not output_schema_json or answer.data_json:
         return answer
     try:
-        value = json.loads(answer.text)
-        data = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
-        data.encode()  # a lone surrogate cannot be stored
-    except (ValueError, RecursionError):
+        return Content(answer.text, canonical(answer.text))
+    except JsonTextError:
         return answer
-    return Content(answer.text, data)

@@ -4,6 +4,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.engine import Waiting
 from treadle_server.ports.log import ThreadKey
 
@@ -28,6 +29,8 @@ class Bounds:
 
     server_max: int = 1000
     tenant_max: int = 500
+    tenant_waiting_max: int = 100_000
+    """How many threads of a tenant may wait to run; those of a crashed server come on top."""
 
 
 class Admission:
@@ -45,6 +48,7 @@ class Admission:
         self._holders: dict[int, ThreadKey] = {}
         self._waiting: dict[ThreadKey, Candidate] = {}
         self._running: dict[ThreadKey, Candidate] = {}
+        self._waiting_by_tenant: dict[int, int] = {}
         self._by_tenant: dict[int, int] = {}
         self._by_agent: dict[int, int] = {}
         self.stopped = False
@@ -60,6 +64,16 @@ class Admission:
     def knows(self, key: ThreadKey) -> bool:
         return key in self._waiting or key in self._running
 
+    def check_room(self, tenant: int) -> None:
+        """Before a thread is made. Raises Refused(CONCURRENCY_LIMITED)."""
+        limit = self._bounds.tenant_waiting_max
+        if self._waiting_by_tenant.get(tenant, 0) >= limit:
+            raise Refused(
+                Reason.CONCURRENCY_LIMITED,
+                f"{limit} threads of the tenant wait to run already",
+                metadata={"limit": str(limit)},
+            )
+
     def hold_session(self, session: int, key: ThreadKey) -> None:
         """A thread that began earlier and waits for something outside still holds its session."""
         if session:
@@ -70,6 +84,7 @@ class Admission:
         if self.knows(candidate.key):
             return
         self._waiting[candidate.key] = candidate
+        _count(self._waiting_by_tenant, candidate.key.tenant, 1)
         holder = self._holders.get(candidate.session) if candidate.session else None
         if holder is not None and holder != candidate.key:
             self._in_session.setdefault(candidate.session, deque()).append(candidate)
@@ -89,7 +104,7 @@ class Admission:
             candidate = self._next()
             if candidate is None:
                 return
-            del self._waiting[candidate.key]
+            self._stop_waiting(candidate.key)
             self._running[candidate.key] = candidate
             _count(self._by_tenant, candidate.key.tenant, 1)
             _count(self._by_agent, candidate.agent, 1)
@@ -127,11 +142,15 @@ class Admission:
     def leave(self, key: ThreadKey, session: int) -> None:
         """A thread ended, wherever it stood."""
         self._stop_running(key)
-        self._waiting.pop(key, None)
+        self._stop_waiting(key)
         if session and self._holders.get(session) == key:
             del self._holders[session]
             self._next_in_session(session)
         self.admit()
+
+    def _stop_waiting(self, key: ThreadKey) -> None:
+        if self._waiting.pop(key, None) is not None:
+            _count(self._waiting_by_tenant, key.tenant, -1)
 
     def _stop_running(self, key: ThreadKey) -> None:
         candidate = self._running.pop(key, None)

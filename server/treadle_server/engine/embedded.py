@@ -81,6 +81,7 @@ class EmbeddedEngine:
 
     async def start(self, start: Start) -> None:
         self._refuse_draining()
+        self._admission.check_room(start.key.tenant)
         head = self._journal.create(start.key, start.spec, start.row, start.request, start.ask)
         await self._shielded(self._finish_start(head, start))
 

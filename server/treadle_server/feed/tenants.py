@@ -1,7 +1,7 @@
 """Follows all threads of a tenant by the order of commits."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.catalogue import CommitPage, Commits
@@ -29,7 +29,7 @@ class CommitFeed:
     async def newest(self) -> int:
         return await self._commits.last_position()
 
-    async def follow(self, tenant: int, after: int) -> AsyncIterator[CommitPage]:
+    async def follow(self, tenant: int, after: int) -> AsyncGenerator[CommitPage, None]:
         while True:
             self._refuse_draining()
             waiter = asyncio.get_running_loop().create_future()

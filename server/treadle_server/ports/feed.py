@@ -1,6 +1,6 @@
 """Port: streams of what was committed."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,8 +62,8 @@ class Feed(Protocol):
 class TenantFeed(Protocol):
     """Follows all threads of a tenant: each thread in order, none missing, no order between threads."""
 
-    def follow(self, tenant: int, after: int) -> AsyncIterator[CommitPage]:
-        """Commits after a position, in order; a page without any is a sign of life."""
+    def follow(self, tenant: int, after: int) -> AsyncGenerator[CommitPage, None]:
+        """Commits after a position, in order; a page without any is a sign of life. To be closed."""
         ...
 
     async def newest(self) -> int:

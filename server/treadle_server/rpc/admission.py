@@ -1,5 +1,6 @@
 """How much may be going on at one time, for the server and for each tenant."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from treadle_server.core.errors import Reason, Refused
@@ -46,6 +47,14 @@ class Lane:
             del self._tenants[tenant]
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Changes that wait to be written, and how many may."""
+
+    count: Callable[[], int]
+    most: int
+
+
 class Admission:
     """The door: closed while the server stops, and only so wide."""
 
@@ -53,7 +62,9 @@ class Admission:
         self,
         calls: LaneLimits = LaneLimits(server=2_000, tenant=1_000),
         streams: LaneLimits = LaneLimits(server=12_000, tenant=10_000),
+        backlog: Backlog | None = None,
     ) -> None:
+        self._backlog = backlog
         self.calls = Lane("calls", calls)
         self.streams = Lane("streams", streams)
         self.draining = False
@@ -62,6 +73,12 @@ class Admission:
     def check_open(self) -> None:
         if self.draining:
             raise Refused(Reason.DRAINING, "the server is stopping; threads go on at its next start")
+
+    def check_backlog(self) -> None:
+        """Before a call that changes something. Raises Refused(CONCURRENCY_LIMITED)."""
+        backlog = self._backlog
+        if backlog is not None and backlog.count() >= backlog.most:
+            raise _refusal("the server has changes enough waiting to be written", backlog.most)
 
 
 def _refusal(message: str, limit: int) -> Refused:

@@ -20,6 +20,8 @@ class StreamChunk:
     """Bytes are a serialised response and are sent as they are."""
     last_sequence: int = 0
     """What a reader who fell behind resumes after. 0 leaves the one before."""
+    cursor: str = ""
+    """The same on a stream over several threads."""
 
 
 Unary = Callable[[Any, "Call"], Awaitable[Message | bytes]]
@@ -29,12 +31,14 @@ Streaming = Callable[[Any, "Call"], AsyncIterator[Message | bytes | StreamChunk]
 class Call:
     """One call whose caller is known and may make it."""
 
-    __slots__ = ("_context", "identity", "method")
+    __slots__ = ("_context", "identity", "method", "stalled")
 
     def __init__(self, method: str, identity: Identity, context: Context) -> None:
         self.method = method
         """`/treadle.v1.AgentService/GetAgent`."""
         self.identity = identity
+        self.stalled = False
+        """The stream's reader stayed behind and is let go: it is the server that ends the call."""
         self._context = context
 
     @property

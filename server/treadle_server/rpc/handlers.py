@@ -238,6 +238,8 @@ class _Admitted:
             name = visit.request.message
             raise invalid((name, f"the request is not a {name}"))
         validate(visit.request)
+        if "request_id" in visit.request.DESCRIPTOR.fields_by_name:
+            self._doorway.admission.check_backlog()
 
     def _leave(self) -> None:
         self._lane.leave()
@@ -248,13 +250,13 @@ class _Admitted:
 class _Stream:
     """One stream of answers. A reader that blocks a write for too long is let go."""
 
-    __slots__ = ("_chunks", "_ending", "_last_sequence", "_visit")
+    __slots__ = ("_chunks", "_ending", "_place", "_visit")
 
     def __init__(self, visit: Visit, chunks: AsyncIterator[Message | bytes | StreamChunk]) -> None:
         self._visit = visit
         self._chunks = chunks
         self._ending: asyncio.Task[None] | None = None
-        self._last_sequence: int = getattr(visit.request, "after_sequence", 0)
+        self._place = _begin(visit.request)
 
     async def send(self, stalls: Stalls) -> None:
         """Returns when the servicer's iterator or the stream has ended."""
@@ -273,30 +275,40 @@ class _Stream:
             await asyncio.wait({self._ending})
 
     def stalled(self) -> None:
+        self._visit.call.stalled = True
         self._ending = asyncio.create_task(self._end())
 
     def _take(self, chunk: Message | bytes | StreamChunk) -> Message | bytes:
         if not isinstance(chunk, StreamChunk):
             return chunk
-        self._last_sequence = chunk.last_sequence or self._last_sequence
+        if chunk.cursor:
+            self._place = {"cursor": chunk.cursor}
+        elif chunk.last_sequence:
+            self._place = {"last_sequence": str(chunk.last_sequence)}
         return chunk.data
 
     async def _end(self) -> None:
         """Gives up what the stream holds, and queues the status behind the write that is blocked.
 
-        What is written comes before the status, so a reader who gets this far has the last sequence.
+        What is written comes before the status, so a reader who gets this far has what it says.
         """
         await cast(Any, self._chunks).aclose()
-        last = str(self._last_sequence)
+        where = " ".join(f"{key} {value}" for key, value in self._place.items())
         slow = Refused(
             Reason.SUBSCRIBER_TOO_SLOW,
-            f"the reader stayed behind; go on after sequence {last}",
-            metadata={"last_sequence": last},
+            f"the reader stayed behind; go on after {where}",
+            metadata=self._place,
         )
         try:
             await self._visit.fail(slow)
         except grpc.aio.AbortError:
             return
+
+
+def _begin(request: Any) -> dict[str, str]:
+    """Where a stream stands before its first answer."""
+    cursor = getattr(request, "after_cursor", "")
+    return {"cursor": cursor} if cursor else {"last_sequence": str(getattr(request, "after_sequence", 0))}
 
 
 def _named(request: Any) -> str:

@@ -1,14 +1,17 @@
 """ThreadService: start agents, follow them, find and stop what they do."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf import empty_pb2
 
 from treadle.v1 import iteration_pb2, thread_pb2, thread_service_pb2
-from treadle_server.core.errors import invalid
+from treadle_server.core.errors import Refused, invalid
 from treadle_server.core.events import Subject, Trigger
+from treadle_server.core.iterations import Iteration
 from treadle_server.core.kinds import TriggerType
 from treadle_server.core.signals import GRACE_MICROS
 from treadle_server.core.values import Content
@@ -18,20 +21,15 @@ from treadle_server.ports.feed import Item, Subscription, Watch
 from treadle_server.ports.log import ThreadKey
 from treadle_server.rpc import masks
 from treadle_server.rpc.calls import Call, StreamChunk
-from treadle_server.rpc.cursors import cursor_of, position_of
+from treadle_server.rpc.cursors import cursor_of, place_of
 from treadle_server.rpc.digests import asked
-from treadle_server.rpc.paging import page_size, place_of, token_of
+from treadle_server.rpc.paging import page_size, position_of, token_of
 from treadle_server.rpc.thread_filters import ThreadFilters
 from treadle_server.services.requests import Asked
-from treadle_server.services.tenant_stream import TenantBatch, TenantStream
-from treadle_server.services.threads import (
-    Started,
-    ThreadChanges,
-    ThreadService,
-    ThreadTemplate,
-    ThreadView,
-    etag_of,
-)
+from treadle_server.services.tenant_stream import TenantBatch, TenantStream, Unreadable
+from treadle_server.services.thread_reads import EventQuery, ThreadReads, ThreadView, about
+from treadle_server.services.thread_starts import Started, ThreadStarts, ThreadTemplate, Wish
+from treadle_server.services.threads import ThreadChanges, Threads, etag_of
 from treadle_server.wire import threads as wire
 
 _START = "/treadle.v1.ThreadService/CreateThread"
@@ -44,8 +42,17 @@ class ThreadServicer:
     """Reads, calls, answers."""
 
     def __init__(
-        self, threads: ThreadService, tenants: TenantStream, filters: ThreadFilters, codec: Codec
+        self,
+        *,
+        starts: ThreadStarts,
+        reads: ThreadReads,
+        threads: Threads,
+        tenants: TenantStream,
+        filters: ThreadFilters,
+        codec: Codec,
     ) -> None:
+        self._starts = starts
+        self._reads = reads
         self._threads = threads
         self._tenants = tenants
         self._filters = filters
@@ -56,36 +63,35 @@ class ThreadServicer:
     async def ExecuteAgent(
         self, request: thread_service_pb2.ExecuteAgentRequest, call: Call
     ) -> thread_pb2.Thread:
-        started = await self._start(request, call)
-        await call.send_metadata((("treadle-thread", f"threads/{started.id}"),))
+        started = await self._start(request, call, cancels=request.on_deadline == _CANCEL)
         try:
-            await self._threads.resting(started.key)
+            await _send_name(started, call)
+            await self._starts.resting(started)
+            return await self._get(call, f"threads/{started.id}", full=True)
         except asyncio.CancelledError:
             self._abandon(request.on_deadline, call, started)
             raise
-        return await self._get(call, f"threads/{started.id}", full=True)
 
     async def ExecuteAgentStream(
         self, request: thread_service_pb2.ExecuteAgentStreamRequest, call: Call
-    ) -> AsyncIterator[StreamChunk]:
-        kinds = self._kinds(request.event_types)
-        after = request.after_sequence
-        prior = await self._threads.prior(call.identity, _started(request, call))
-        if prior is None and after:
+    ) -> AsyncGenerator[StreamChunk, None]:
+        watch = self._watch(request, call)
+        started = await self._starts.prior(call.identity, _repeatable(request, call))
+        if started is None and watch.after:
             raise invalid(("after_sequence", "must be 0 for a thread that is about to be made"))
-        key = prior.key if prior is not None else self._threads.allocate(call.identity)
-        watch = Watch(key, after, kinds, request.include_deltas, fresh=prior is None)
-        place = self._threads.follow_fresh(watch) if prior is None else None
-        started = prior
+        place = None
         try:
-            started = prior or await self._start(request, call, key)
-            name = f"threads/{started.id}"
-            await call.send_metadata((("treadle-thread", name),))
+            if started is None:
+                key = self._starts.allocate(call.identity)
+                place = self._threads.follow_fresh(replace(watch, key=key, fresh=True))
+                started = await self._start(request, call, key, cancels=request.on_deadline == _CANCEL)
+            await _send_name(started, call)
             if not started.made:
                 _close(place)
-                place = await self._threads.follow(call.identity, name, watch)
-            async for chunk in _chunks(name, place, after):
-                yield chunk
+                place = await self._threads.follow(call.identity, f"threads/{started.id}", watch)
+            async with aclosing(_chunks(f"threads/{started.id}", place, watch.after)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         except (asyncio.CancelledError, GeneratorExit):
             if started is not None:
                 self._abandon(request.on_deadline, call, started)
@@ -97,46 +103,54 @@ class ThreadServicer:
         self, request: thread_service_pb2.CreateThreadRequest, call: Call
     ) -> thread_pb2.Thread:
         started = await self._start(request, call)
+        await _send_name(started, call)
         return await self._get(call, f"threads/{started.id}", full=False)
 
-    async def _start(self, request: Any, call: Call, key: ThreadKey | None = None) -> Started:
-        request_id = _started(request, call)
-        if key is None:
-            prior = await self._threads.prior(call.identity, request_id)
-            if prior is not None:
-                return prior
-            key = self._threads.allocate(call.identity)
-        template = _template(request.thread)
-        return await self._threads.start(call.identity, template, request.thread_id, request_id, key)
+    async def _start(
+        self, request: Any, call: Call, key: ThreadKey | None = None, *, cancels: bool = False
+    ) -> Started:
+        wish = Wish(
+            call.identity,
+            _template(request.thread),
+            request.thread_id,
+            _repeatable(request, call),
+            key or self._starts.allocate(call.identity),
+        )
+        return await self._starts.start(wish, cancelled_with_caller=cancels)
 
     def _abandon(self, on_deadline: int, call: Call, started: Started) -> None:
-        if on_deadline == _CANCEL:
-            self._threads.cancel_later(
-                call.identity, started.key, "the caller's deadline or connection ended"
-            )
+        """A reader who was let go because it stayed behind is asked to come again: its thread goes on."""
+        if on_deadline == _CANCEL and not call.stalled:
+            self._starts.cancel_later(call.identity, started)
 
     # Watch
 
     async def WatchThread(
         self, request: thread_service_pb2.WatchThreadRequest, call: Call
-    ) -> AsyncIterator[StreamChunk]:
-        kinds = self._kinds(request.event_types)
-        watch = Watch(ThreadKey(call.tenant, 0), request.after_sequence, kinds, request.include_deltas)
+    ) -> AsyncGenerator[StreamChunk, None]:
+        watch = self._watch(request, call)
         place = await self._threads.follow(call.identity, request.name, watch)
         try:
             await call.send_metadata((("treadle-thread", request.name),))
             if request.snapshot:
                 yield await self._snapshot(call, request.name)
-            async for chunk in _chunks(request.name, place, request.after_sequence):
-                yield chunk
+            async with aclosing(_chunks(request.name, place, watch.after)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         finally:
             _close(place)
+
+    def _watch(self, request: Any, call: Call) -> Watch:
+        """What is to be streamed; of a thread whose key is not known yet."""
+        kinds = self._kinds(request.event_types)
+        deltas = request.include_deltas and (not kinds or self._codec.kind("message_delta") in kinds)
+        return Watch(ThreadKey(call.tenant, 0), request.after_sequence, kinds, deltas)
 
     async def _snapshot(self, call: Call, name: str) -> StreamChunk:
         response = thread_service_pb2.WatchThreadResponse()
         event = response.events.add()
         event.thread = name
-        event.snapshot.CopyFrom(await self._get(call, name, full=False))
+        event.snapshot.CopyFrom(await self._get(call, name, full=True))
         return StreamChunk(response)
 
     def _kinds(self, event_types: Any) -> frozenset[int]:
@@ -150,18 +164,25 @@ class ThreadServicer:
 
     async def WatchThreads(
         self, request: thread_service_pb2.WatchThreadsRequest, call: Call
-    ) -> AsyncIterator[StreamChunk]:
+    ) -> AsyncGenerator[StreamChunk, None]:
         wanted = await self._filters.wanted(request.filter, call)
         kinds = self._kinds(request.event_types)
-        after = position_of(request.after_cursor, request.filter, call)
-        async for batch in self._tenants.follow(call.tenant, after, wanted, kinds):
-            yield StreamChunk(self._tenant_response(batch, request.filter, call))
+        after = place_of(request.after_cursor, request.filter, call)
+        try:
+            async with aclosing(self._tenants.follow(call.tenant, after, wanted, kinds)) as batches:
+                async for batch in batches:
+                    cursor = cursor_of(batch.place, request.filter, call)
+                    yield StreamChunk(self._tenant_response(batch, cursor), cursor=cursor)
+        except Unreadable as damage:
+            refused, cursor = damage.refused, cursor_of(damage.place, request.filter, call)
+            metadata = {**refused.metadata, "cursor": cursor}
+            raise Refused(
+                refused.reason, refused.message, metadata=metadata, resource=refused.resource
+            ) from damage
 
-    def _tenant_response(self, batch: TenantBatch, filter_text: str, call: Call) -> bytes:
-        cursor = cursor_of(batch.position, filter_text, call)
+    def _tenant_response(self, batch: TenantBatch, cursor: str) -> bytes:
         if not batch.threads:
-            beat = Item(0, self._codec.heartbeat(0))
-            return wire.spliced_events(b"", [beat], cursor)
+            return wire.spliced_events(b"", [Item(0, self._codec.heartbeat(0))], cursor)
         parts = [
             wire.spliced_events(wire.thread_prefix(f"threads/{thread_id}"), items)
             for thread_id, items in batch.threads
@@ -172,35 +193,28 @@ class ThreadServicer:
         self, request: thread_service_pb2.ListThreadEventsRequest, call: Call
     ) -> bytes:
         kinds = self._kinds(request.event_types)
-        place = place_of(request, call)
-        after = int(place[0]) if place is not None else request.after_sequence
-        row, stored = await self._threads.events(
-            call.identity, request.parent, after, page_size(request.page_size)
-        )
-        items, total = [], 0
-        for found in stored:
-            total += len(found.record.body)
-            if total > _PAGE_BYTES_MAX and found is not stored[0]:
-                break
-            after = found.sequence
-            if not kinds or found.record.kind in kinds:
-                items.append(Item(found.sequence, found.record.body))
-        token = token_of((after, 0) if after < row.sequence else None, request, call)
+        place = position_of(request, call)
+        after = request.after_sequence if place is None else place[0]
+        query = EventQuery(after, page_size(request.page_size), _PAGE_BYTES_MAX, kinds)
+        page = await self._reads.events(call.identity, request.parent, query)
+        items = [Item(found.sequence, found.record.body) for found in page.records]
+        token = token_of(None if page.next is None else (page.next, 0), request, call)
         return wire.spliced_events(wire.thread_prefix(request.parent), items, token)
 
     async def ListIterations(
         self, request: thread_service_pb2.ListIterationsRequest, call: Call
     ) -> thread_service_pb2.ListIterationsResponse:
-        place = place_of(request, call)
-        begin = int(place[0]) if place is not None else 0
-        iterations = await self._threads.iterations(call.identity, request.parent)
-        response = thread_service_pb2.ListIterationsResponse(total_size=len(iterations))
+        place = position_of(request, call)
+        begin = 0 if place is None else place[0]
+        iterations = await self._reads.iterations(call.identity, request.parent)
         page = iterations[begin : begin + page_size(request.page_size)]
-        taken = _take([wire.iteration(value) for value in page])
-        response.iterations.extend(taken)
+        taken = _take(page, _PAGE_BYTES_MAX) or [wire.iteration(value) for value in page[:1]]
         end = begin + len(taken)
-        response.next_page_token = token_of((end, 0) if end < len(iterations) else None, request, call)
-        return response
+        return thread_service_pb2.ListIterationsResponse(
+            iterations=taken,
+            next_page_token=token_of((end, 0) if end < len(iterations) else None, request, call),
+            total_size=len(iterations),
+        )
 
     # Manage
 
@@ -208,22 +222,23 @@ class ThreadServicer:
         return await self._get(call, request.name, full=request.view == thread_pb2.Thread.FULL)
 
     async def _get(self, call: Call, name: str, *, full: bool) -> thread_pb2.Thread:
-        return thread_message(await self._threads.get(call.identity, name, full=full))
+        return thread_message(await self._reads.get(call.identity, name, full=full))
 
     async def ListThreads(
         self, request: thread_service_pb2.ListThreadsRequest, call: Call
     ) -> thread_service_pb2.ListThreadsResponse:
         query = await self._filters.query(request, call)
         response = thread_service_pb2.ListThreadsResponse()
-        total, following = 0, None
+        room, following = _PAGE_BYTES_MAX, None
         full = request.view == thread_pb2.Thread.FULL
-        async for view, after_view in self._threads.page(query, full=full):
-            following = after_view
-            message = thread_message(view)
-            total += message.ByteSize()
-            response.threads.append(message)
-            if total > _PAGE_BYTES_MAX:
-                break
+        async with aclosing(self._reads.page(query, full=full)) as views:
+            async for view, after in views:
+                message = thread_message(view)
+                room -= message.ByteSize()
+                if room < 0 and response.threads:
+                    break
+                response.threads.append(message)
+                following = after
         response.next_page_token = token_of(following, request, call)
         return response
 
@@ -280,26 +295,32 @@ def thread_message(view: ThreadView) -> thread_pb2.Thread:
     if view.waiting is not None:
         wire.fill_waiting(message, view.waiting)
     if view.iterations is not None:
-        taken = _take([wire.iteration(value) for value in view.iterations])
+        taken = _take(view.iterations, _PAGE_BYTES_MAX - message.ByteSize())
         message.iterations.extend(taken)
         message.iterations_truncated = len(taken) < len(view.iterations)
     return message
 
 
-def _take(iterations: list[iteration_pb2.Iteration]) -> list[iteration_pb2.Iteration]:
-    """As many as fit into 1 MiB, the first of them in any case."""
-    total = 0
-    for index, iteration in enumerate(iterations):
-        total += iteration.ByteSize()
-        if total > _PAGE_BYTES_MAX and index:
-            return iterations[:index]
-    return iterations
+def _take(iterations: Sequence[Iteration], room: int) -> list[iteration_pb2.Iteration]:
+    """The first of them, as many as there is room for."""
+    taken = []
+    for value in iterations:
+        message = wire.iteration(value)
+        room -= message.ByteSize()
+        if room < 0:
+            break
+        taken.append(message)
+    return taken
 
 
-def _started(request: Any, call: Call) -> Asked:
+def _repeatable(request: Any, call: Call) -> Asked:
     """The three ways to start attach to each other: what differs is only how the answer is given."""
-    repeated = asked(request, call)
-    return Asked(repeated.principal, _START, repeated.request_id, repeated.digest)
+    return replace(asked(request, call), method=_START)
+
+
+async def _send_name(started: Started, call: Call) -> None:
+    """Tells the caller what to ask for if the call breaks off."""
+    await call.send_metadata((("treadle-thread", f"threads/{started.id}"),))
 
 
 def _template(thread: thread_pb2.Thread) -> ThreadTemplate:
@@ -323,14 +344,15 @@ def _metadata(thread: thread_pb2.Thread) -> bytes:
     return thread.client_metadata.SerializeToString(deterministic=True)
 
 
-async def _chunks(name: str, place: Subscription | None, after: int) -> AsyncIterator[StreamChunk]:
+async def _chunks(name: str, place: Subscription | None, after: int) -> AsyncGenerator[StreamChunk, None]:
     """What a place in a thread's stream gives, spliced from stored bytes."""
-    prefix = wire.thread_prefix(name)
     if place is None:
         return
-    async for items in place:
-        after = max(after, items[-1].sequence)
-        yield StreamChunk(wire.spliced_events(prefix, items), after)
+    prefix = wire.thread_prefix(name)
+    with about(name):
+        async for items in place:
+            after = max(after, items[-1].sequence)
+            yield StreamChunk(wire.spliced_events(prefix, items), after)
 
 
 def _close(place: Subscription | None) -> None:

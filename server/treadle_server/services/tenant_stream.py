@@ -1,56 +1,155 @@
 """Follows what all threads of a tenant do: commits in order, and the events of each."""
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
 
-from treadle_server.ports.catalogue import CommitRow, ThreadRow, Threads
+from treadle_server.core.errors import Reason, Refused
+from treadle_server.ports.catalogue import CommitPage, CommitRow, ThreadRow, Threads
 from treadle_server.ports.feed import Item, TenantFeed
-from treadle_server.ports.log import Log
+from treadle_server.ports.log import Log, ThreadKey
+from treadle_server.services.thread_reads import about
+
+BATCH_EVENTS_MAX = 64
+BATCH_BYTES_MAX = 32 * 1024
 
 Wanted = Callable[[ThreadRow], bool]
-"""Whether a thread is followed. Asked once per commit."""
+"""Whether a thread is followed. Asked once per thread and page of commits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a stream has come: all commits up to `position`, of that one the events up to `sequence`."""
+
+    position: int
+    sequence: int = 0
+    """0: all of its events."""
 
 
 @dataclass(frozen=True, slots=True)
 class TenantBatch:
-    """Events of several threads, by thread id, and the position to resume after."""
+    """Events of several threads, by thread id, and where to go on. Without events it is a sign of life."""
 
     threads: tuple[tuple[str, tuple[Item, ...]], ...]
-    position: int
+    place: Place
+
+
+class Unreadable(Exception):  # noqa: N818 - carries a refusal
+    """A commit whose events are damaged. `place` is where to go on after it."""
+
+    def __init__(self, refused: Refused, place: Place) -> None:
+        super().__init__(refused.message)
+        self.refused = refused
+        self.place = place
+
+
+@dataclass(slots=True)
+class _Pack:
+    """A batch in the making: at most 64 events or 32 KiB, and one event may be larger."""
+
+    place: Place
+    threads: list[tuple[str, list[Item]]] = field(default_factory=list)
+    count: int = 0
+    size: int = 0
+
+    def has_room(self, item: Item) -> bool:
+        fits = self.count < BATCH_EVENTS_MAX and self.size + len(item.body) <= BATCH_BYTES_MAX
+        return not self.count or fits
+
+    def add(self, thread_id: str, item: Item, place: Place) -> None:
+        if not self.threads or self.threads[-1][0] != thread_id:
+            self.threads.append((thread_id, []))
+        self.threads[-1][1].append(item)
+        self.count += 1
+        self.size += len(item.body)
+        self.place = place
+
+    def take(self) -> TenantBatch:
+        batch = TenantBatch(tuple((name, tuple(items)) for name, items in self.threads), self.place)
+        self.threads, self.count, self.size = [], 0, 0
+        return batch
 
 
 class TenantStream:
     """Reads what the commits name. A thread that was deleted meanwhile is left out."""
 
-    def __init__(self, feed: TenantFeed, threads: Threads, log: Log) -> None:
+    def __init__(
+        self, feed: TenantFeed, threads: Threads, log: Log, *, heartbeat_seconds: float = 15.0
+    ) -> None:
         self._feed = feed
         self._threads = threads
         self._log = log
+        self._heartbeat_seconds = heartbeat_seconds
 
     async def follow(
-        self, tenant: int, after: int | None, wanted: Wanted, kinds: frozenset[int]
-    ) -> AsyncIterator[TenantBatch]:
-        """Batches from a position on; None = from now. A batch without events is a sign of life."""
-        position = await self._feed.newest() if after is None else after
-        yield TenantBatch((), position)
-        async for page in self._feed.follow(tenant, position):
-            for commit in page.items:
-                items = await self._items(commit, wanted, kinds)
-                if items is not None:
-                    yield TenantBatch((items,), commit.position)
-            if not page.items:
-                yield TenantBatch((), page.position)
+        self, tenant: int, after: Place | None, wanted: Wanted, kinds: frozenset[int]
+    ) -> AsyncGenerator[TenantBatch, None]:
+        """Batches from a place on; None = from now. The first is without events and says where it begins.
 
-    async def _items(
-        self, commit: CommitRow, wanted: Wanted, kinds: frozenset[int]
-    ) -> tuple[str, tuple[Item, ...]] | None:
-        row = await self._threads.get_by_key(commit.key)
-        if row is None or not wanted(row):
-            return None
-        stored = await self._log.read(commit.key, commit.first - 1, commit.last - commit.first + 1)
-        items = tuple(
-            Item(entry.sequence, entry.record.body)
-            for entry in stored
-            if not kinds or entry.record.kind in kinds
-        )
-        return (row.id, items) if items else None
+        Raises Refused(SEQUENCE_OUT_OF_RANGE) for a place that the store has not reached, and Unreadable.
+        """
+        place = await self._begin(after)
+        yield TenantBatch((), place)
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
+        before = place.position - 1 if place.sequence else place.position
+        async with aclosing(self._feed.follow(tenant, before)) as pages:
+            async for page in pages:
+                async for batch in self._batches(page, place, wanted, kinds):
+                    yield batch
+                    sent_at = loop.time()
+                place = Place(page.position)
+                if not page.items or loop.time() - sent_at >= self._heartbeat_seconds:
+                    yield TenantBatch((), place)
+                    sent_at = loop.time()
+
+    async def _begin(self, after: Place | None) -> Place:
+        newest = await self._feed.newest()
+        if after is not None and after.position > newest:
+            raise Refused(
+                Reason.SEQUENCE_OUT_OF_RANGE,
+                "after_cursor is beyond the last commit",
+                metadata={"first": "1", "last": str(newest)},
+            )
+        return Place(newest) if after is None else after
+
+    async def _batches(
+        self, page: CommitPage, begin: Place, wanted: Wanted, kinds: frozenset[int]
+    ) -> AsyncIterator[TenantBatch]:
+        pack, followed = _Pack(begin), dict[ThreadKey, bool]()
+        for commit in page.items:
+            after = begin.sequence if commit.position == begin.position else 0
+            try:
+                if commit.key not in followed:
+                    followed[commit.key] = await self._is_followed(commit, wanted)
+                if not followed[commit.key]:
+                    continue
+                async for item in self._items(commit, max(after, commit.first - 1), kinds):
+                    if not pack.has_room(item):
+                        yield pack.take()
+                    sequence = 0 if item.sequence == commit.last else item.sequence
+                    pack.add(commit.thread_id, item, Place(commit.position, sequence))
+            except Refused as refused:
+                if pack.count:
+                    yield pack.take()
+                raise Unreadable(refused, Place(commit.position)) from refused
+        if pack.count:
+            yield pack.take()
+
+    async def _is_followed(self, commit: CommitRow, wanted: Wanted) -> bool:
+        with about(f"threads/{commit.thread_id}"):
+            row = await self._threads.get_by_key(commit.key)
+        return row is not None and wanted(row)
+
+    async def _items(self, commit: CommitRow, after: int, kinds: frozenset[int]) -> AsyncIterator[Item]:
+        """The events of a commit after a sequence; none of a thread that was deleted."""
+        while after < commit.last:
+            with about(f"threads/{commit.thread_id}"):
+                stored = await self._log.read(commit.key, after, min(BATCH_EVENTS_MAX, commit.last - after))
+            for entry in stored:
+                if not kinds or entry.record.kind in kinds:
+                    yield Item(entry.sequence, entry.record.body)
+            if not stored:
+                return
+            after = stored[-1].sequence

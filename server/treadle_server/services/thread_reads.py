@@ -1,11 +1,10 @@
 """Reads threads as they are committed: rows, summaries, iterations, events."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from treadle_server.core.errors import Reason, Refused, not_found
-from treadle_server.core.events import Event
 from treadle_server.core.evolve import fold
 from treadle_server.core.iterations import Iteration, IterationFold
 from treadle_server.core.kinds import ThreadState
@@ -102,26 +101,23 @@ class ThreadReads:
     async def _fold(
         self, row: ThreadRow, state: State | None, iterations: IterationFold | None
     ) -> State | None:
-        async for page in self._events(row):
+        async for stored in self._stored(row):
+            events = [self._codec.decode(record) for record in stored]
             if state is not None:
-                state = fold(state, page)
+                state = fold(state, events)
             if iterations is not None:
-                for event in page:
+                for event in events:
                     iterations.apply(event)
         return state
 
-    async def _events(self, row: ThreadRow) -> AsyncIterator[list[Event]]:
-        """All committed events. Raises Refused(RESOURCE_NOT_FOUND) if the thread is deleted meanwhile."""
-        after = 0
-        while True:
+    async def _stored(self, row: ThreadRow, after: int = 0) -> AsyncIterator[list[StoredRecord]]:
+        """Records up to the row's last one at least. Raises Refused if the thread is deleted meanwhile."""
+        while after < row.sequence:
             stored = await self._log.read(row.key, after, _RECORDS)
-            if stored:
-                yield [self._codec.decode(record) for record in stored]
-                after = stored[-1].sequence
-            if after < row.sequence and len(stored) < _RECORDS:
+            if not stored:
                 raise not_found("Thread", f"threads/{row.id}")
-            if len(stored) < _RECORDS:
-                return
+            yield stored
+            after = stored[-1].sequence
 
     async def _session_key(self, row: ThreadRow) -> str:
         if not row.session:
@@ -131,7 +127,7 @@ class ThreadReads:
 
     async def page(
         self, query: ThreadQuery, *, full: bool
-    ) -> AsyncIterator[tuple[ThreadView, Position | None]]:
+    ) -> AsyncGenerator[tuple[ThreadView, Position | None], None]:
         """A page's threads, each with where a page that ends with it goes on; None after the very last.
 
         Ends early when many events had to be read: living threads are folded from their logs.
@@ -166,18 +162,16 @@ class ThreadReads:
         found: list[StoredRecord] = []
         after, size = query.after, 0
         with about(name):
-            while after < row.sequence and (not found or after < query.after + SEARCHED_RECORDS_MAX):
-                stored = await self._log.read(row.key, after, _RECORDS)
-                if not stored:
-                    raise not_found("Thread", name)  # deleted meanwhile
+            async for stored in self._stored(row, after):
                 for record in stored:
-                    wanted = not query.kinds or record.record.kind in query.kinds
-                    size += len(record.record.body) if wanted else 0
-                    if wanted and found and (len(found) == query.limit or size > query.bytes_max):
-                        return EventPage(tuple(found), after)
-                    after = record.sequence
-                    if wanted:
+                    if not query.kinds or record.record.kind in query.kinds:
+                        size += len(record.record.body)
+                        if found and (len(found) == query.limit or size > query.bytes_max):
+                            return EventPage(tuple(found), after)
                         found.append(record)
+                    after = record.sequence
+                if found and after >= query.after + SEARCHED_RECORDS_MAX:
+                    break
         return EventPage(tuple(found), after if after < row.sequence else None)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from treadle_server.models.demo import wording
 from treadle_server.models.demo.abilities import properties_of, schema_of_text
-from treadle_server.models.demo.formulas import shown
+from treadle_server.models.demo.arithmetic.formulas import shown
 from treadle_server.models.demo.steps import Finding
 from treadle_server.models.demo.tasks import Agenda, Calculate, Recall, needs
 

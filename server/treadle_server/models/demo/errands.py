@@ -7,9 +7,9 @@ from typing import Any
 
 from treadle_server.core.spec import ToolSpec
 from treadle_server.models.demo.abilities import properties_of, required_of, schema_of, skills_of
-from treadle_server.models.demo.places import places_in
+from treadle_server.models.demo.arithmetic.words import stem, word_set
+from treadle_server.models.demo.clocks.places import places_in
 from treadle_server.models.demo.tasks import Agenda, Errand
-from treadle_server.models.demo.words import stem, word_set
 
 _COMMON = word_set(
     """

@@ -3,15 +3,15 @@
 import re
 
 from treadle_server.models.demo import notes
-from treadle_server.models.demo.calculations import read_calculation
-from treadle_server.models.demo.formulas import Formula, Number, Result
-from treadle_server.models.demo.inquiries import value_of
+from treadle_server.models.demo.arithmetic.calculations import read_calculation
+from treadle_server.models.demo.arithmetic.formulas import Formula, Number, Result
+from treadle_server.models.demo.arithmetic.words import plain, tokens_of
+from treadle_server.models.demo.documents.inquiries import value_of
 from treadle_server.models.demo.references import IT, resolver
 from treadle_server.models.demo.tasks import Agenda, Calculate, ListNotes, Say, Store
 from treadle_server.models.demo.values import (
     ARITHMETIC,
 )
-from treadle_server.models.demo.words import plain, tokens_of
 
 
 def keep(clause: str, agenda: Agenda) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 from treadle_server.models.demo import notes, observations, wording
 from treadle_server.models.demo.abilities import Ability
-from treadle_server.models.demo.formulas import shown
+from treadle_server.models.demo.arithmetic.formulas import shown
 from treadle_server.models.demo.steps import (
     FINAL,
     Call,

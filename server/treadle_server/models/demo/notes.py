@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from treadle_server.models.demo.words import word_set
+from treadle_server.models.demo.arithmetic.words import word_set
 
 _VERB = (
     r"(?:remember|memori[sz]e|note(?: down)?|make a note(?: of)?|take a note|keep (?:a "
@@ -21,6 +21,11 @@ _STORE = re.compile(
         r"down)\b(?=\s*[:,]|\s+that\b))?\s*[:,]?\s*(?:that\s+(?=\w+\s))?(?P<rest>.*)$"
     ),
     re.IGNORECASE | re.DOTALL,
+)
+_INTO = re.compile(
+    rf"^{_POLITE}(?:put|write|enter) (?P<value>.+?) (?:in|into|to) (?:your |the |my )?(?:memory|notes?) "
+    r"(?:as|under) (?P<key>[\w '-]+?)[.!]?$",
+    re.IGNORECASE,
 )
 _UNDER = re.compile(
     (
@@ -157,6 +162,9 @@ def key_of(phrase: str) -> str:
 
 def read_keeping(text: str) -> Keeping | None:
     """What a clause asks to store, None when it asks for something else."""
+    into = _INTO.match(text.strip())
+    if into:
+        return Keeping(into["key"], into["value"], refers=True)
     match = _STORE.match(text.strip())
     if not match or text.rstrip().endswith("?"):
         return None

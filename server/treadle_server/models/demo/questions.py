@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from treadle_server.models.demo import declining, notes
+from treadle_server.models.demo.arithmetic.formulas import Number
 from treadle_server.models.demo.clauses import begins_request, clauses_of, sentences_of
-from treadle_server.models.demo.documents import without_documents
-from treadle_server.models.demo.formulas import Number
+from treadle_server.models.demo.documents.documents import without_documents
 from treadle_server.models.demo.requests import (
     ASKS,
     read_clause,
 )
+from treadle_server.models.demo.stories.telling import has_quantity, tell_story
 from treadle_server.models.demo.tasks import Agenda, Say
-from treadle_server.models.demo.telling import has_quantity, tell_story
 
 _SENTENCE_MAX = 1_000
 _SENTENCES_MAX = 60

@@ -67,7 +67,7 @@ class Question:
     def claim_edited(self, call: Call) -> Seen | None:
         """The outcome of a call whose arguments somebody changed before it ran."""
         for done in self.executed:
-            if not done.claimed and done.tool == call.tool and done.turn >= self.steered_at:
+            if not done.claimed and done.tool == call.tool and done.turn > self.steered_at:
                 done.claimed = True
                 return done.seen
         return None

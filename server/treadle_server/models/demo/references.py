@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable, Sequence
 
 from treadle_server.models.demo import notes
-from treadle_server.models.demo.formulas import Formula, Number
-from treadle_server.models.demo.inquiries import value_of
+from treadle_server.models.demo.arithmetic.formulas import Formula, Number
+from treadle_server.models.demo.arithmetic.words import Token, plain, tokens_of
+from treadle_server.models.demo.clocks.times import gap_value
+from treadle_server.models.demo.documents.inquiries import value_of
 from treadle_server.models.demo.tasks import Agenda
-from treadle_server.models.demo.times import gap_value
-from treadle_server.models.demo.words import Token, plain, tokens_of
 
 IT = re.compile(
     r"^(?:it|that|this|them|those|its value|(?:the|that|this|your|my)? ?(?:previous |last |"

@@ -4,10 +4,13 @@ import re
 from collections.abc import Callable
 
 from treadle_server.models.demo import declining, notes
-from treadle_server.models.demo.calculations import stripped
+from treadle_server.models.demo.arithmetic.calculations import stripped
+from treadle_server.models.demo.arithmetic.formulas import is_plain
+from treadle_server.models.demo.arithmetic.words import tokens_of
+from treadle_server.models.demo.clocks.places import places_in
+from treadle_server.models.demo.clocks.times import read_times
+from treadle_server.models.demo.documents.inquiries import read_inquiry
 from treadle_server.models.demo.errands import read_errand
-from treadle_server.models.demo.formulas import is_plain
-from treadle_server.models.demo.inquiries import read_inquiry
 from treadle_server.models.demo.keeping import (
     guess_note,
     keep,
@@ -16,10 +19,8 @@ from treadle_server.models.demo.keeping import (
     recall_plainly,
     state_fact,
 )
-from treadle_server.models.demo.places import places_in
+from treadle_server.models.demo.stories.telling import has_quantity, tell_story
 from treadle_server.models.demo.tasks import Agenda, Calculate, Say
-from treadle_server.models.demo.telling import has_quantity, tell_story
-from treadle_server.models.demo.times import read_times
 from treadle_server.models.demo.values import (
     calculate,
     calculate_first,
@@ -28,7 +29,6 @@ from treadle_server.models.demo.values import (
     convert,
     convert_last,
 )
-from treadle_server.models.demo.words import tokens_of
 
 _INTRODUCES = re.compile(
     r"^(?:(?:here|this|these|those|given|consider|look|using|use|from|for|in|with|suppose|"

@@ -8,14 +8,14 @@ from decimal import Decimal
 
 from treadle_server.models.demo import observations, wording
 from treadle_server.models.demo.abilities import Ability
-from treadle_server.models.demo.clock_solving import (
+from treadle_server.models.demo.arithmetic.formulas import Number, operation, shown, total
+from treadle_server.models.demo.clocks.solving import (
     find_elsewhere,
     find_gap,
     find_later,
     find_until,
     read_clock,
 )
-from treadle_server.models.demo.formulas import Number, operation, shown, total
 from treadle_server.models.demo.note_solving import list_keys, recall_note, store_note
 from treadle_server.models.demo.steps import Call, Desk, Failure, Finding, Solver, evaluated, use
 from treadle_server.models.demo.tasks import (

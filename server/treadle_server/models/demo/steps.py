@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from treadle_server.core.kinds import CallStatus
 from treadle_server.models.demo import observations, wording
 from treadle_server.models.demo.abilities import Ability, Skill
-from treadle_server.models.demo.formulas import Formula, rendered
+from treadle_server.models.demo.arithmetic.formulas import Formula, rendered
 from treadle_server.models.demo.tasks import (
     Task,
 )

@@ -5,7 +5,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields
 
 from treadle_server.core.spec import ToolSpec
-from treadle_server.models.demo.formulas import Formula, Result, is_plain, results
+from treadle_server.models.demo.arithmetic.formulas import Formula, Result, is_plain, results
 
 
 @dataclass(frozen=True, slots=True)

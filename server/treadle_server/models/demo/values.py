@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from treadle_server.models.demo.calculations import read_calculation, read_comparison, stripped
-from treadle_server.models.demo.formulas import Formula, Number, Result, is_plain
-from treadle_server.models.demo.quantities import converted
+from treadle_server.models.demo.arithmetic.calculations import read_calculation, read_comparison, stripped
+from treadle_server.models.demo.arithmetic.formulas import Formula, Number, Result, is_plain
+from treadle_server.models.demo.arithmetic.words import Token, plain, stem, tokens_of
 from treadle_server.models.demo.references import IT, resolver
+from treadle_server.models.demo.stories.quantities import converted
 from treadle_server.models.demo.tasks import Agenda, Calculate, Gap, Query, Recall
-from treadle_server.models.demo.words import Token, plain, stem, tokens_of
 
 ARITHMETIC = re.compile(
     r"\d ?%|\b(?:plus|minus|times|multipl\w+|divid\w+|half|third of|quarter of|twice|"

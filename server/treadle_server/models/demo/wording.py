@@ -5,7 +5,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from treadle_server.core.kinds import CallStatus
-from treadle_server.models.demo.formulas import shown
+from treadle_server.models.demo.arithmetic.formulas import shown
 from treadle_server.models.demo.observations import Moment
 from treadle_server.models.demo.tasks import Elsewhere
 

@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from treadle_server.models.demo.documents import Field, joined, name_stems, quoted
-from treadle_server.models.demo.words import Token, plain, stem
+from treadle_server.models.demo.arithmetic.words import Token, plain, stem
+from treadle_server.models.demo.documents.documents import Field, joined, name_stems, quoted
 
 _OPERATORS = (
     (r"(?:not|n't) (?:more|greater|higher|bigger) than|at most|no more than|up to|maximum of|<=", "<="),
@@ -289,7 +289,8 @@ def _booleans(tokens: Sequence[Token], stems: list[str], fields: list[Field]) ->
         for at, word in enumerate(stems):
             known = {name for base in names for name in (base, *SYNONYMS.get(base, ()))}
             denied = word in {prefix + name for name in known for prefix in ("un", "in", "non-", "in-", "in")}
-            if not denied and word not in known:
+            spelled = word in known or any(len(name) > 4 and word.startswith(name) for name in names)
+            if not denied and not spelled:
                 continue
             before = {token.text for token in tokens[max(0, at - 2) : at]}
             said_false = "false" in stems[at + 1 : at + 3]

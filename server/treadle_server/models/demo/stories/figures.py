@@ -3,9 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from treadle_server.models.demo.formulas import Formula, number, operation
+from treadle_server.models.demo.arithmetic.formulas import Formula, number, operation
+from treadle_server.models.demo.arithmetic.words import Token, plain
 from treadle_server.models.demo.tasks import Agenda
-from treadle_server.models.demo.words import Token, plain
 
 _NUM = r"\$?(\d+(?:\.\d+)?)"
 _SHAPES = (

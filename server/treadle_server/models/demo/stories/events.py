@@ -4,13 +4,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from treadle_server.models.demo.dividing import (
+from treadle_server.models.demo.arithmetic.formulas import Formula, Number, operation
+from treadle_server.models.demo.arithmetic.words import Token, plain
+from treadle_server.models.demo.stories.dividing import (
     asks_division,
     shares,
 )
-from treadle_server.models.demo.formulas import Formula, operation
-from treadle_server.models.demo.quantities import MONEY, TIMES, Quantity, converted, quantities_in
-from treadle_server.models.demo.rates import (
+from treadle_server.models.demo.stories.ends import conclude
+from treadle_server.models.demo.stories.quantities import MONEY, TIMES, Quantity, converted, quantities_in
+from treadle_server.models.demo.stories.rates import (
     Unexplained,
     combined,
     hardened,
@@ -18,17 +20,16 @@ from treadle_server.models.demo.rates import (
     with_ratios,
     without_headcounts,
 )
-from treadle_server.models.demo.story_ends import conclude
-from treadle_server.models.demo.story_signs import (
+from treadle_server.models.demo.stories.signs import (
     INCOME,
+    cue_of,
 )
-from treadle_server.models.demo.story_state import (
+from treadle_server.models.demo.stories.state import (
     State,
     take_share,
 )
-from treadle_server.models.demo.story_terms import add_term
+from treadle_server.models.demo.stories.terms import add_term
 from treadle_server.models.demo.tasks import Agenda
-from treadle_server.models.demo.words import Token, plain
 
 _TENDER = re.compile(
     r"\b(?:pays? with|paid with|paying with|hands? over|handed|gives? the (?:cashier|clerk|"
@@ -60,7 +61,7 @@ def read_story(sentences: Sequence[Sequence[Token]], agenda: Agenda) -> bool:
     for index, quantity in enumerate(queue):
         _tell(state, quantity, queue[index + 1 :])
     conclude(state)
-    return state.value is not None
+    return state.value is not None and not isinstance(state.value, Number)
 
 
 def _is_question(tokens: Sequence[Token]) -> bool:
@@ -109,6 +110,9 @@ def _tell(state: State, item: Quantity, rest: list[Quantity]) -> None:
         take_share(state, item, rest)
     elif item.kind == "multiple":
         _multiply(state, item)
+    elif item.unit == "time" and state.value is not None:
+        state.keep(operation("*", state.value, item.value))
+        state.per = item.per
     elif item.per:
         _take_rate(state, item)
     else:
@@ -157,6 +161,7 @@ def _take_rate(state: State, item: Quantity) -> None:
 
 
 def _take_count(state: State, item: Quantity, rest: list[Quantity]) -> None:
+    _promote_rate(state, item)
     if (
         _TENDER.search(item.before[-40:])
         and item.unit in (MONEY, "", "note", "bill")
@@ -173,6 +178,15 @@ def _take_count(state: State, item: Quantity, rest: list[Quantity]) -> None:
         pass
     elif not _meets_rate(state, item):
         add_term(state, item)
+
+
+def _promote_rate(state: State, item: Quantity) -> None:
+    """`16 eggs a day` is the total, per day, when other eggs are added or taken next."""
+    rate = state.rates[-1] if state.rates and state.value is None else None
+    alike = rate is not None and rate.per in TIMES and item.unit in ("", rate.unit) and not item.asked
+    if rate is not None and alike and cue_of(item.before) < 0:
+        state.rates.pop()
+        state.value, state.unit, state.per, state.terms = rate.value, rate.unit, rate.per, [rate.value]
 
 
 def _rate_times(state: State, item: Quantity) -> bool:

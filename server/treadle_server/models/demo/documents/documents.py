@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from treadle_server.models.demo.words import stem
+from treadle_server.models.demo.arithmetic.words import stem
 
 _FENCE = re.compile(r"```[a-zA-Z]*\n?|```")
 _OPENING = re.compile(r"[\[{]")

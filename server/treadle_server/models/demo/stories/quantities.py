@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from treadle_server.models.demo import numerals
-from treadle_server.models.demo.formulas import Formula, number, operation
-from treadle_server.models.demo.words import Token, plain, stem, word_set
+from treadle_server.models.demo.arithmetic import numerals
+from treadle_server.models.demo.arithmetic.formulas import Formula, number, operation
+from treadle_server.models.demo.arithmetic.words import Token, plain, stem, word_set
 
 MONEY = "$"
 _MONEY_WORDS = frozenset(

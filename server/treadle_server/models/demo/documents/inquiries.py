@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from treadle_server.models.demo.documents import (
+from treadle_server.models.demo.arithmetic.formulas import Formula, Result, operation
+from treadle_server.models.demo.arithmetic.words import Token, stem
+from treadle_server.models.demo.documents.documents import (
     Field,
     fields_of,
     first_level,
@@ -13,9 +15,8 @@ from treadle_server.models.demo.documents import (
     name_stems,
     quoted,
 )
-from treadle_server.models.demo.filters import Filter, filters_in, mention, prefix_of, within_row
-from treadle_server.models.demo.formulas import Formula, Result, operation
-from treadle_server.models.demo.paths import (
+from treadle_server.models.demo.documents.filters import Filter, filters_in, mention, prefix_of, within_row
+from treadle_server.models.demo.documents.paths import (
     FOLDS,
     DocumentQuestion,
     applicable,
@@ -29,7 +30,6 @@ from treadle_server.models.demo.paths import (
     where_said,
 )
 from treadle_server.models.demo.tasks import Agenda, Query, RowTotal
-from treadle_server.models.demo.words import Token, stem
 
 _PRICE = frozenset({"price", "cost", "unit", "rate", "amount"})
 
@@ -217,10 +217,24 @@ def _counted(question: DocumentQuestion) -> Reading | None:
             return f"sum({path})", f"the total of {label_of(asked[0])}{where_said(question)}", "sum", path
         if amount and (question.filters or not amount[0].many) and not _names_collection(prefix, stems):
             return None
+        held = _quantity_beside(question, prefix) if many else None
+        if held is not None:
+            path = path_of(question, prefix_of(held), within_row(held))
+            return f"sum({path})", f"the {label_of(held)}{where_said(question)}", "sum", path
     if prefix is None:
         return None
     name = prefix[-1].removesuffix("[]") or "entries"
     return f"length({path_of(question, prefix, '')})", f"the number of {name}{where_said(question)}", "", ""
+
+
+def _quantity_beside(question: DocumentQuestion, prefix: tuple[str, ...] | None) -> Field | None:
+    """The field that says how many pens a line is for, when the question names pens and not lines."""
+    if prefix is None or not question.filters or _names_collection(prefix, question.free):
+        return None
+    fields = [field for field in question.fields if prefix_of(field) == prefix and field.numeric]
+    return next(
+        (field for field in fields if set(name_stems(field.name)) & {"qty", "quantity", "count"}), None
+    )
 
 
 def _names_collection(prefix: tuple[str, ...] | None, stems: list[str]) -> bool:
@@ -384,10 +398,14 @@ def _rows_themselves(question: DocumentQuestion, index: str) -> Reading | None:
 
 
 def value_of(tokens: Sequence[Token], agenda: Agenda) -> Formula | None:
-    """A single value of a document, for arithmetic or a note."""
+    """A single value of a document, for arithmetic or a note; a whole column is none."""
     found = read_inquiry(tokens, agenda, answers=False)
-    return (
-        found[0]
-        if found and len(found) == 1 and isinstance(found[0], Result)
-        else (found[0] if found and len(found) == 1 else None)
-    )
+    if not found or len(found) != 1:
+        return None
+    task = agenda.tasks[found[0].task] if isinstance(found[0], Result) else None
+    if isinstance(task, Query) and "[]" in task.query and not _FOLDING.match(task.query):
+        return None
+    return found[0]
+
+
+_FOLDING = re.compile(r"(?:sum|avg|max|min|length|max_by|min_by)\(")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from treadle_server.models.demo import numerals
+from treadle_server.models.demo.arithmetic import numerals
 
 _TOKEN = re.compile(
     r"""

@@ -3,19 +3,19 @@
 import re
 from dataclasses import replace
 
-from treadle_server.models.demo.formulas import operation
-from treadle_server.models.demo.quantities import MONEY, TIMES, Quantity, converted
-from treadle_server.models.demo.rates import (
+from treadle_server.models.demo.arithmetic.formulas import operation
+from treadle_server.models.demo.stories.quantities import MONEY, TIMES, Quantity, converted
+from treadle_server.models.demo.stories.rates import (
     Unexplained,
     plain_value,
 )
-from treadle_server.models.demo.story_signs import (
+from treadle_server.models.demo.stories.signs import (
     BUY,
     HELD,
     LOSS,
     cue_of,
 )
-from treadle_server.models.demo.story_state import (
+from treadle_server.models.demo.stories.state import (
     State,
 )
 
@@ -75,14 +75,14 @@ def _alike(state: State, item: Quantity) -> Quantity:
     return item
 
 
+_LISTED = re.compile(r"(?:each|apiece)?,? ?(?:,? ?(?:and|plus)?(?: another| also| a| the)?)? ?")
+
+
 def _sign(state: State, item: Quantity) -> tuple[int, bool]:
     """1 or -1, and whether a word says so."""
     clause = re.split(r"\b(?:but|then|who|and)\b|[,;]", item.before)[-1]
     tail = re.split(r"\b(?:and|but|then|so|while)\b|[,;.?]", item.after)[0]
-    certain = (
-        bool(re.fullmatch(r"(?:,? ?(?:and|plus)?(?: another| also| a| the)?)? ?", item.before))
-        or "plus" in clause
-    )
+    certain = bool(_LISTED.fullmatch(item.before)) or "plus" in clause
     gained = re.search(
         r"^(?:\w+ )?(?:\w+ )?(?:get on|got on|board|join|arrive|come|(?:are|is|were|was) "
         r"(?:added|bought|delivered|returned|received|put in))",

@@ -2,10 +2,11 @@
 
 import re
 
-from treadle_server.models.demo.quantities import Quantity
+from treadle_server.models.demo.stories.quantities import Quantity
 
 LOSS = re.compile(
     r"\b(?:destroy\w*|kill\w*|steals?|stole|crash\w*|blew|collapsed|scrapped|cancel\w*|reject\w*|"
+    r"(?:is|are|were|was) (?:taken|used|occupied|reserved|booked)|"
     r"giv(?:es?|ing)|gave|los(?:es?|ing|t)|sells?|sold|eats?|ate|eaten|spen(?:ds?|t)|"
     r"spending|uses?|used|donat\w+|remov\w+|took|takes? (?:away|out|off)|"
     r"broken?|breaks?|broke|thr(?:ows?|ew)|withdr\w+|lends?|lent|drops?|dropped|burn\w*|"

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from treadle_server.models.demo.formulas import Formula, number, operation, total
+from treadle_server.models.demo.arithmetic.formulas import Formula, number, operation, total
+from treadle_server.models.demo.arithmetic.words import Token, plain, word_set
 from treadle_server.models.demo.tasks import Agenda
-from treadle_server.models.demo.words import Token, plain, word_set
 
 _VERB = (
     r"(?:is|are|was|were|has|have|had|weighs?|weighed|costs?|scored|scores|earns?|earned|"
@@ -100,8 +100,9 @@ def read_comparison_story(sentences: Sequence[Sequence[Token]], agenda: Agenda) 
         "",
     )
     told, _, inside = question.partition("how ")
+    inside, _, condition = inside.partition(" if ")
     cast = _Cast()
-    for text in [*texts[: texts.index(question)], told] if question else []:
+    for text in [*texts[: texts.index(question)], told, condition] if question else []:
         for clause in re.split(
             r"[,;:]| and (?=[a-z' ]+? (?:is|are|has|have|had|weighs|costs|scored|earns|sold|read|"
             r"collected|picked|baked|bought|made) )| while | but | who | which | whereas ",

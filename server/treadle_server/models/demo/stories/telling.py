@@ -3,13 +3,13 @@
 import re
 from collections.abc import Callable, Sequence
 
-from treadle_server.models.demo.comparisons import read_comparison_story
-from treadle_server.models.demo.figures import read_figure_story
-from treadle_server.models.demo.formulas import Number, Result
-from treadle_server.models.demo.rates import Unexplained
-from treadle_server.models.demo.stories import read_story
+from treadle_server.models.demo.arithmetic.formulas import Number, Result
+from treadle_server.models.demo.arithmetic.words import Token, tokens_of
+from treadle_server.models.demo.stories.comparisons import read_comparison_story
+from treadle_server.models.demo.stories.events import read_story
+from treadle_server.models.demo.stories.figures import read_figure_story
+from treadle_server.models.demo.stories.rates import Unexplained
 from treadle_server.models.demo.tasks import Agenda, Calculate, Say
-from treadle_server.models.demo.words import Token, tokens_of
 
 
 def has_quantity(sentence: str) -> bool:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from treadle_server.models.demo import numerals
-from treadle_server.models.demo.formulas import (
+from treadle_server.models.demo.arithmetic import numerals
+from treadle_server.models.demo.arithmetic.formulas import (
     Formula,
     grown,
     number,
@@ -11,7 +11,7 @@ from treadle_server.models.demo.formulas import (
     percent_of,
     shrunk,
 )
-from treadle_server.models.demo.operators import (
+from treadle_server.models.demo.arithmetic.operators import (
     LISTS,
     MINUS,
     OVER,
@@ -23,7 +23,7 @@ from treadle_server.models.demo.operators import (
     UNARY,
     UNIT_WORDS,
 )
-from treadle_server.models.demo.words import Token
+from treadle_server.models.demo.arithmetic.words import Token
 
 Resolve = Callable[[Sequence[Token]], Formula | None]
 
@@ -291,7 +291,10 @@ class Phrase:
             return None
         opened = self.word(-1) == "("
         self.accept((":",))
-        parts = self._list_parts()
+        try:
+            parts = self._list_parts()
+        except Unreadable:
+            return None
         if opened and not self.accept((")",)):
             raise Unreadable
         if name in ("max", "min") and opened and self.at:

@@ -3,14 +3,14 @@
 import re
 from dataclasses import dataclass
 
-from treadle_server.models.demo.documents import (
+from treadle_server.models.demo.arithmetic.words import Token, stem
+from treadle_server.models.demo.documents.documents import (
     Field,
     is_list,
     is_object,
     name_stems,
 )
-from treadle_server.models.demo.filters import Filter, mention, prefix_of
-from treadle_server.models.demo.words import Token, stem
+from treadle_server.models.demo.documents.filters import Filter, mention, prefix_of
 
 FOLDS = {
     **dict.fromkeys(("sum", "total", "altogether", "combined", "overall", "add", "totals"), "sum"),

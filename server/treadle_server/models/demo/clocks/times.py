@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from treadle_server.models.demo import numerals
-from treadle_server.models.demo.formulas import Formula, Number, operation
-from treadle_server.models.demo.places import Place, places_in
+from treadle_server.models.demo.arithmetic import numerals
+from treadle_server.models.demo.arithmetic.formulas import Formula, Number, operation
+from treadle_server.models.demo.clocks.places import Place, places_in
 from treadle_server.models.demo.tasks import Agenda, Calculate, Clock, Elsewhere, Gap, Later, Say, Until
 
 _CLOCK_TIME = re.compile(

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from treadle_server.models.demo.formulas import (
+from treadle_server.models.demo.arithmetic.formulas import (
     Formula,
     mean,
     number,
     operation,
     total,
 )
-from treadle_server.models.demo.words import word_set
+from treadle_server.models.demo.arithmetic.words import word_set
 
 UNIT_WORDS = word_set(
     """

@@ -3,11 +3,11 @@
 import re
 from dataclasses import replace
 
-from treadle_server.models.demo.formulas import Number, number, operation
-from treadle_server.models.demo.quantities import MONEY, TIMES, Quantity, converted
-from treadle_server.models.demo.story_signs import SHARES
+from treadle_server.models.demo.arithmetic.formulas import Number, number, operation
+from treadle_server.models.demo.arithmetic.words import stem, word_set
+from treadle_server.models.demo.stories.quantities import MONEY, TIMES, Quantity, converted
+from treadle_server.models.demo.stories.signs import SHARES
 from treadle_server.models.demo.tasks import Agenda
-from treadle_server.models.demo.words import stem, word_set
 
 
 class Unexplained(Exception):  # noqa: N818 - no fault, only a story beyond the rules
@@ -121,6 +121,7 @@ def _ratio(
     per = between[0] in ("per", "every", "each") and left.per in ("", "each")
     loose = between[0] in _RATIO_WORDS and not left.per and not right.per
     again = {item.unit for item in later if item.kind == "count"} - {""}
+    again |= {stem(noun) for noun in re.findall(r"\b(?:a|one|1|each|per) (?:single )?([a-z]+)", question)}
     asked = {stem(word) for word in re.findall(r"[a-z]+", question)}
     money = right.unit == MONEY or (not right.unit and between[0] in ("costs", "cost", "for"))
     if per or (loose and right.unit in again and _asked_for(left, asked)):

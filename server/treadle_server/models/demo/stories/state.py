@@ -3,20 +3,20 @@
 import re
 from dataclasses import dataclass, field
 
-from treadle_server.models.demo.formulas import Formula, number, operation
-from treadle_server.models.demo.quantities import MONEY, TIMES, Quantity
-from treadle_server.models.demo.rates import (
+from treadle_server.models.demo.arithmetic.formulas import Formula, number, operation
+from treadle_server.models.demo.arithmetic.words import stem, word_set
+from treadle_server.models.demo.stories.quantities import MONEY, TIMES, Quantity
+from treadle_server.models.demo.stories.rates import (
     Unexplained,
     plain_value,
 )
-from treadle_server.models.demo.story_signs import (
+from treadle_server.models.demo.stories.signs import (
     BUY,
     LOSS,
     direction_of,
     near_words,
 )
 from treadle_server.models.demo.tasks import Agenda
-from treadle_server.models.demo.words import stem, word_set
 
 
 @dataclass(slots=True)

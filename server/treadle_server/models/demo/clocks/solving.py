@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from treadle_server.models.demo import observations, wording
 from treadle_server.models.demo.abilities import Ability
-from treadle_server.models.demo.formulas import Formula, Number, operation, shown, total
+from treadle_server.models.demo.arithmetic.formulas import Formula, Number, operation, shown, total
 from treadle_server.models.demo.steps import Desk, Failure, Finding, Solver, evaluated, use
 from treadle_server.models.demo.tasks import (
     Clock,

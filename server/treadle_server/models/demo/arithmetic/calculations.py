@@ -3,16 +3,16 @@
 import re
 from collections.abc import Sequence
 
-from treadle_server.models.demo.formulas import (
+from treadle_server.models.demo.arithmetic.formulas import (
     Formula,
     number,
     operation,
 )
-from treadle_server.models.demo.orders import (
+from treadle_server.models.demo.arithmetic.orders import (
     read_order,
 )
-from treadle_server.models.demo.phrases import Phrase, Resolve, Unreadable
-from treadle_server.models.demo.words import Token
+from treadle_server.models.demo.arithmetic.phrases import Phrase, Resolve, Unreadable
+from treadle_server.models.demo.arithmetic.words import Token
 
 _LEADS_TEXT = """
 please; hi; hello; hey; ok; okay; so; now; well; also; and; but; then; next; finally; lastly;

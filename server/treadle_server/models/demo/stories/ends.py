@@ -2,20 +2,20 @@
 
 import re
 
-from treadle_server.models.demo.dividing import asks_division
-from treadle_server.models.demo.formulas import Formula, number, operation, total
-from treadle_server.models.demo.quantities import MONEY, TIMES, Quantity, converted
-from treadle_server.models.demo.rates import (
+from treadle_server.models.demo.arithmetic.formulas import Formula, number, operation, total
+from treadle_server.models.demo.arithmetic.words import stem
+from treadle_server.models.demo.stories.dividing import asks_division
+from treadle_server.models.demo.stories.quantities import MONEY, TIMES, Quantity, converted
+from treadle_server.models.demo.stories.rates import (
     Unexplained,
     plain_value,
 )
-from treadle_server.models.demo.story_signs import (
+from treadle_server.models.demo.stories.signs import (
     LOSS,
 )
-from treadle_server.models.demo.story_state import (
+from treadle_server.models.demo.stories.state import (
     State,
 )
-from treadle_server.models.demo.words import stem
 
 
 def conclude(state: State) -> None:
@@ -71,9 +71,15 @@ def _simple(amount: Formula) -> Formula:
     )
 
 
+def _asks_for_one(rate: Quantity, question: str) -> bool:
+    """Whether the question is for the rate itself: `how much is a single pen`, or for a span of time."""
+    one = re.search(rf"\b(?:a|an|one|1|single|each|per) (?:single )?{re.escape(rate.per)}\b", question)
+    return rate.per in TIMES or bool(one)
+
+
 def _use_waiting(state: State) -> None:
     """Rates that no count was told for: a single one may still fit the total."""
-    if state.value is None and len(state.rates) == 1 and state.rates[0].per in TIMES:
+    if state.value is None and len(state.rates) == 1 and _asks_for_one(state.rates[0], state.question):
         rate = state.rates.pop()
         state.value, state.unit, state.per = rate.value, rate.unit, rate.per
     for rate in state.rates:

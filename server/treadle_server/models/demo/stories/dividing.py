@@ -2,15 +2,15 @@
 
 import re
 
-from treadle_server.models.demo.formulas import number, operation
-from treadle_server.models.demo.quantities import TIMES, Quantity
-from treadle_server.models.demo.story_signs import (
+from treadle_server.models.demo.arithmetic.formulas import number, operation
+from treadle_server.models.demo.arithmetic.words import stem
+from treadle_server.models.demo.stories.quantities import TIMES, Quantity
+from treadle_server.models.demo.stories.signs import (
     SHARES,
 )
-from treadle_server.models.demo.story_state import (
+from treadle_server.models.demo.stories.state import (
     State,
 )
-from treadle_server.models.demo.words import stem
 
 _CONTAINERS = (
     r"groups|boxes|bags|packs|rows|teams|cartons|packets|bundles|crates|trays|piles|bunches|batches|vases|"

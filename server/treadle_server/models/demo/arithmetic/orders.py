@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from treadle_server.models.demo.formulas import (
+from treadle_server.models.demo.arithmetic.formulas import (
     Formula,
     grown,
     number,
     operation,
     shrunk,
 )
-from treadle_server.models.demo.phrases import Phrase, Unreadable
+from treadle_server.models.demo.arithmetic.phrases import Phrase, Unreadable
 
 
 def read_order(phrase: Phrase, last: Formula | None) -> Formula | None:
