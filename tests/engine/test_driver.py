@@ -365,7 +365,7 @@ async def test_text_that_utf8_cannot_hold_does_not_stop_a_thread(build: OpenHous
 
     assert row.stop_reason == StopReason.MODEL_REFUSAL
     messages = await house.payloads(key, e.MessageCompleted)
-    assert messages[0].text == "a?"
+    assert messages[0].text == "a\ufffd"
 
 
 async def test_a_pause_lets_what_runs_end_and_begins_nothing(house: House) -> None:

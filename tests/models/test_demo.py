@@ -244,7 +244,7 @@ async def test_it_answers_with_what_its_tools_observed(case: tuple[str, ...]) ->
     answer = await bench.ask(case[0])
 
     assert says(answer, *case[1:]), answer
-    assert bench.calls or "age" in case[0]
+    assert bench.calls
 
 
 @pytest.mark.parametrize("case", STORIES[:7], ids=lambda case: case[0][:40])
@@ -538,7 +538,7 @@ def test_names_and_options_it_does_not_know_are_refused() -> None:
     assert model.problem("react") is None
     assert model.problem("react?delay_ms=20") is None
     for name in ("", "think", "react?speed=9", "react?delay_ms=-1", "react?delay_ms=99999"):
-        assert "react" in (model.problem(name) or "") or "delay_ms" in (model.problem(name) or "")
+        assert "delay_ms" in (model.problem(name) or "")
 
 
 async def test_a_reply_for_an_unknown_name_is_a_model_error() -> None:

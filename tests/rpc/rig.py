@@ -17,8 +17,9 @@ from treadle.v1 import (
     thread_service_pb2_grpc,
     tool_service_pb2_grpc,
 )
-from treadle_server.app import Server
+from treadle_server.app import MakeToolbox, Server
 from treadle_server.config import Config
+from treadle_server.tools.groups import ToolGroups
 
 _admin: Any = admin_service_pb2
 
@@ -55,11 +56,13 @@ class Rig:
 
 
 @asynccontextmanager
-async def running(path: Path, **options: Any) -> AsyncIterator[Rig]:
+async def running(
+    path: Path, *, make_toolbox: MakeToolbox = ToolGroups, **options: Any
+) -> AsyncIterator[Rig]:
     """Serves the database file until the end of the block."""
     stopping: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    config = Config(listen="127.0.0.1:0", db=path, drain_seconds=1, **options)
-    server = await Server.start(config, stopping)
+    config = Config(listen="127.0.0.1:0", db=path, **{"drain_seconds": 1, **options})
+    server = await Server.start(config, stopping, make_toolbox)
     channel = grpc.aio.insecure_channel(server.address)
     try:
         yield Rig(server, channel)

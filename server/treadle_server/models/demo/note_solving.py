@@ -85,6 +85,8 @@ def _fetched(key: str, task: Recall, desk: Desk) -> Generator[Call, Seen, str | 
         return observations.note_text(seen.text)
     listing = yield call_of(skill, {"key": ""}, "list the keys of all notes, as there is none of that name")
     other = notes.best_key(key, observations.keys_in(listing.text)) if listing.ok else ""
+    if other == key and seen.ok:
+        return observations.note_text(seen.text)
     if not other or other == key:
         return None
     seen = yield call_of(skill, {"key": other}, f"look up the note {other}")

@@ -50,7 +50,7 @@ _SPOKEN = re.compile(
 )
 _HERE = re.compile(r"\b(?:there|it|that city|here)\b", re.IGNORECASE)
 _NOT_CLOCKS = re.compile(
-    r"\btimes? (?:\d|the|it|that|my|as)\b|\d\s*times\b|\btimes (?:two|three|four|five|"
+    r"\btimes (?:\d|the|it|that|my|as)\b|\d\s*times\b|\btimes (?:two|three|four|five|"
     r"ten)\b|\bhow many times\b",
     re.IGNORECASE,
 )

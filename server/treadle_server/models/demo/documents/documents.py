@@ -153,10 +153,6 @@ def is_object(field: Field) -> bool:
     )
 
 
-def top_is_list(document: str) -> bool:
-    return document.lstrip().startswith("[")
-
-
 def first_level(document: str) -> Any:
     """The decoded document, None if it is none."""
     try:

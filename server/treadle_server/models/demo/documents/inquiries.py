@@ -31,8 +31,6 @@ from treadle_server.models.demo.documents.paths import (
 )
 from treadle_server.models.demo.tasks import Agenda, Query, RowTotal
 
-_PRICE = frozenset({"price", "cost", "unit", "rate", "amount"})
-
 _QUANTITY = frozenset({"quantity", "qty", "count", "unit", "stock", "hour", "piece"})
 
 _WORTH = frozenset(

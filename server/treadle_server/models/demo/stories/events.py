@@ -54,7 +54,7 @@ def read_story(sentences: Sequence[Sequence[Token]], agenda: Agenda) -> bool:
     quantities: list[Quantity] = []
     for index in range(asked[0] + 1):
         quantities += combined([item for item in told if item.sentence == index], agenda)
-    if (len(told) < 2 and not (told and told[0].per in TIMES)) or all(item.kind != "count" for item in told):
+    if (len(told) < 2 and not (told and told[0].per)) or all(item.kind != "count" for item in told):
         return False
     state = State(agenda, question)
     queue = _ordered(quantities)

@@ -147,6 +147,8 @@ def _span_at(tokens: Sequence[Token], at: int) -> tuple[int, int, Formula, str] 
 def _with_unit(quantity: Quantity, token: Token, rest: Sequence[Token], *, followed: bool) -> Quantity:
     words = [item.text for item in rest]
     unit, used = (MONEY, 0) if token.money else _unit(words)
+    if words[:1] == ["times"] and words[1:2] in (["a"], ["per"], ["each"], ["every"]):
+        unit, used = "time", 1
     if token.money and words[:1] and stem(words[0]) in _MONEY_WORDS:
         used = 1
     if unit in _COMPOUND_RATES:
