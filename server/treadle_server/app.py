@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import grpc
 import structlog
@@ -98,11 +99,11 @@ async def serve(config: Config, make_toolbox: MakeToolbox = ToolGroups) -> int:
     except (FileUnusable, AddressUnusable) as error:
         print(f"treadle serve: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
-    print(f"listening on {server.address}", flush=True)
+    with suppress(OSError):  # whoever started it may not want to know
+        print(f"listening on {server.address}", flush=True)
     code = await stopping
     if code:  # the store has failed: whatever else is tried can only hang
         _LOG.error("stopping", exit_code=code)
-        sys.stdout.flush()
         os._exit(code)
     _LOG.info("stopping")
     await server.stop()
@@ -156,7 +157,7 @@ class Server:
         self._replays = Replays(store.requests, clock)
         self._keys = Keys(store.api_keys, store.tenants, KeyMessages(), self._replays, clock)
         self._start_time = clock.now()
-        self._admission = Admission(
+        self.admission = Admission(
             LaneLimits(config.unary_calls_max, config.tenant_unary_calls_max),
             LaneLimits(config.streams_max, config.tenant_streams_max),
             Backlog(lambda: store.committer.backlog, config.backlog_max),
@@ -212,7 +213,7 @@ class Server:
     def _add_services(self) -> None:
         doorway = Doorway(
             Identities(self._keys, keys_required=self._config.require_keys),
-            self._admission,
+            self.admission,
             Stalls(self._config.subscriber_stall_seconds),
         )
         handlers = Handlers(doorway)
@@ -329,7 +330,7 @@ class Server:
     async def stop(self) -> None:
         """Drains: no new work, streams end with a hint to retry, calls not to be repeated get their time."""
         await self._health.enter_graceful_shutdown()
-        self._admission.draining = True
+        self.admission.draining = True
         self._feed.drain()
         self._tenant_feed.drain()
         await self._sweeper.stop()

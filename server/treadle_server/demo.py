@@ -68,7 +68,7 @@ async def run() -> int:
 async def _show(server: DemoServer) -> int:
     _say(f"A server runs on {server.address}. The agent thinks by rules, so it needs no key.")
     _say(f"Question: {QUESTION}\n")
-    async with Client(server.address) as client:
+    async with Client(server.address, api_key="") as client:
         await client.create_agent("helper", model=MODEL, tool_groups=["toolGroups/builtin"])
         tool_calls, last = 0, None
         with LiveView() as view:

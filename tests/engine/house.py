@@ -17,13 +17,14 @@ from treadle_server.core.events import Event, SpecReference
 from treadle_server.core.kinds import TERMINAL, ThreadState
 from treadle_server.core.spec import Limits, Spec, ToolSpec
 from treadle_server.core.values import Content
-from treadle_server.engine.admission import Bounds
+from treadle_server.engine.admission import Admission, Bounds
 from treadle_server.engine.embedded import EmbeddedEngine
 from treadle_server.engine.journal import Journal
 from treadle_server.engine.recovery import recover
 from treadle_server.engine.specs import CachedSpecs
 from treadle_server.engine.steps import Steps
 from treadle_server.engine.sweeper import Sweeper
+from treadle_server.engine.waiters import Waiters
 from treadle_server.feed.feed import HotFeed
 from treadle_server.models.providers import FACTORIES, Providers
 from treadle_server.ports.catalogue import ThreadRow
@@ -238,5 +239,13 @@ async def open_house(
 
 
 def left_over(thing: object) -> dict[str, object]:
-    """The collections of an object that are not empty."""
-    return {name: value for name, value in vars(thing).items() if isinstance(value, dict | deque) and value}
+    """The collections of an object, and of the parts that are its own, that are not empty."""
+    left: dict[str, object] = {}
+    for name, value in vars(thing).items():
+        if isinstance(value, Admission | Journal | Waiters):
+            left.update({f"{name}.{inner}": rest for inner, rest in left_over(value).items()})
+            continue
+        tasks = isinstance(value, set) and any(isinstance(item, asyncio.Task) for item in value)
+        if tasks or (isinstance(value, dict | deque) and value):
+            left[name] = value
+    return left

@@ -15,7 +15,7 @@ from treadle_server.core import signals as s
 from treadle_server.core.kinds import CallStatus, Effect, StopReason, ThreadState
 from treadle_server.core.spec import SECOND_MICROS, Limits
 from treadle_server.core.transcript import ToolEntry, UserEntry
-from treadle_server.core.values import Content, ProposedCall
+from treadle_server.core.values import Content, ProposedCall, ProviderContent
 from treadle_server.ports.log import ThreadKey
 from treadle_server.ports.model import ModelReply, ModelRequest, OnDelta
 from treadle_server.ports.tools import ToolCall
@@ -366,6 +366,29 @@ async def test_text_that_utf8_cannot_hold_does_not_stop_a_thread(build: OpenHous
     assert row.stop_reason == StopReason.MODEL_REFUSAL
     messages = await house.payloads(key, e.MessageCompleted)
     assert messages[0].text == "a\ufffd"
+
+
+async def test_a_thread_whose_driver_fails_is_tried_again_less_and_less_often(build: OpenHouse) -> None:
+    async def reply(request: ModelRequest, on_delta: OnDelta) -> ModelReply:
+        broken = ProviderContent(provider=request.attempt)  # type: ignore[arg-type]
+        return ModelReply(text="fine", provider_content=broken if request.attempt < 3 else None)
+
+    model = HandModel(reply)
+    house = await build(models={"hand": lambda: model})
+    key = await house.start(model="hand:x")
+    for attempt, seconds in ((1, 30), (2, 60)):
+        await until(lambda: house.engine.running_count == 0)
+        assert len(model.requests) == attempt
+        house.clock.advance(seconds - 1)
+        await turns()
+        assert house.engine.running_count == 0
+        house.clock.advance(1.1)
+        await until(lambda: house.engine.running_count == 1)
+
+    assert (await house.ended(key)).state == ThreadState.COMPLETED
+    assert len(await house.payloads(key, e.ExecutionRecovered)) == 2
+    await house.check_ended(key)
+    await until(lambda: left_over(house.engine) == {})
 
 
 async def test_a_pause_lets_what_runs_end_and_begins_nothing(house: House) -> None:

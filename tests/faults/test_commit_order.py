@@ -6,6 +6,7 @@ The store hangs before it commits. What waits for that commit does not come; the
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -13,11 +14,11 @@ import pytest_asyncio
 from tests.faults.history import Acknowledged, History, check
 from tests.faults.scripts import script
 from tests.faults.site import AGENT, Site, eventually
-from tests.faults.watching import Seen, watch, watching
+from tests.faults.watching import Seen, executing, watch, watching
 from treadle import Client, DeadlineExceeded, Thread
 
 THREAD = "order"
-SCRIPT = script(THREAD, [["send"]])
+FIELDS: dict[str, Any] = {"data": script(THREAD, [["send"]]), "thread_id": THREAD, "request_id": "r"}
 NOTE = f"{THREAD}/1/1"
 BLOCKED_SECONDS = 0.5
 """An answer that nothing holds back takes a hundredth of it."""
@@ -29,12 +30,12 @@ async def places(tmp_path: Path, prepared: Path) -> dict[str, int]:
     async with Site(tmp_path / "whole", prepared=prepared) as site:
         await site.start()
         async with site.client() as client:
-            log = [event async for event in client.stream(AGENT, data=SCRIPT)]
+            log = [event async for event in client.stream(AGENT, **FIELDS)]
     return {str(event.WhichOneof("payload")): event.sequence for event in log}
 
 
 async def make(client: Client) -> Thread:
-    return await client.create_thread(AGENT, data=SCRIPT, thread_id=THREAD, request_id="r")
+    return await client.create_thread(AGENT, **FIELDS)
 
 
 async def blocked(site: Site) -> None:
@@ -82,10 +83,9 @@ async def test_an_event_is_not_shown_before_it_is_committed(
 ) -> None:
     place = places[kind]
     await site.start(f"commit.before@{place}=hang")
-    async with site.client() as client, site.channel() as channel:
-        made = await make(client)
-        seen = Seen("watcher", made.name)
-        watcher = asyncio.create_task(watch(seen, watching(channel, made.name)))
+    async with site.channel() as channel:
+        seen = Seen("watcher", f"threads/{THREAD}")
+        watcher = asyncio.create_task(watch(seen, executing(channel, AGENT, **FIELDS)))
         await eventually(lambda: seen.last > 0)
         await blocked(site)
         shown = seen.last

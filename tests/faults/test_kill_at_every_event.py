@@ -4,6 +4,7 @@ import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,6 @@ from tests.faults.scripts import script
 from tests.faults.site import AGENT, PATIENCE_SECONDS, Site
 from tests.faults.watching import Seen, executing, watch
 from treadle import Action, Client, Thread, ThreadEvent
-from treadle.calls.streams import stream as stream_call
-from treadle.v1.thread_service_pb2 import ExecuteAgentStreamRequest
 
 THREAD = "run"
 REQUEST = "once"
@@ -44,7 +43,11 @@ class Scene:
     def __init__(self, folder: Path, prepared: Path, turns: tuple[tuple[str, ...], ...]) -> None:
         self._folder = folder
         self._prepared = prepared
-        self._script = script(THREAD, turns)
+        self._fields: dict[str, Any] = {
+            "data": script(THREAD, turns),
+            "thread_id": THREAD,
+            "request_id": REQUEST,
+        }
         self._turn = asyncio.Semaphore(AT_ONCE)
 
     async def run(self, failpoint: str = "") -> Run:
@@ -53,10 +56,7 @@ class Scene:
             await site.start(f"{failpoint}=kill" if failpoint else "")
             async with asyncio.timeout(PATIENCE_SECONDS), site.client() as client, site.channel() as channel:
                 seen = Seen("watcher", f"threads/{THREAD}")
-                start = stream_call(AGENT, data=self._script, thread_id=THREAD, request_id=REQUEST)
-                request = start.follower().request()
-                assert isinstance(request, ExecuteAgentStreamRequest)
-                watcher = asyncio.create_task(watch(seen, executing(channel, request)))
+                watcher = asyncio.create_task(watch(seen, executing(channel, AGENT, **self._fields)))
                 reader = asyncio.create_task(self._read(client))
                 if failpoint:
                     assert await site.ended() == SIGKILLED
@@ -67,8 +67,7 @@ class Scene:
         return Run(history, events)
 
     async def _read(self, client: Client) -> list[ThreadEvent]:
-        stream = client.stream(AGENT, data=self._script, thread_id=THREAD, request_id=REQUEST)
-        return [event async for event in stream]
+        return [event async for event in client.stream(AGENT, **self._fields)]
 
     async def runs(self, failpoints: list[str]) -> dict[str, Run]:
         found = await asyncio.gather(*map(self.run, failpoints))

@@ -33,8 +33,8 @@ async def test_a_second_server_on_the_same_file_is_refused_and_the_first_goes_on
     assert "--take-over" in second.stderr
     assert "Traceback" not in second.stderr
     async with site.client() as client:
-        ended = await client.execute(AGENT, data=script("first", [["save"]]))
-        assert ended.output.text == "done after save first/1/1"
+        events = [event async for event in client.stream(AGENT, data=script("first", [["save"]]))]
+    assert events[-1].thread_ended.output.text == "done after save first/1/1"
     await site.restart()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 
 from treadle import ThreadEvent
+from treadle.calls import streams as calls
 from treadle.v1 import thread_service_pb2 as rpc
 from treadle.v1.thread_service_pb2_grpc import ThreadServiceStub
 
@@ -74,8 +75,13 @@ def watching(channel: grpc.aio.Channel, thread: str) -> Ask:
     return ask
 
 
-def executing(channel: grpc.aio.Channel, start: rpc.ExecuteAgentStreamRequest) -> Ask:
-    """ExecuteAgentStream again and again: its request id finds the thread that the first one made."""
+def executing(channel: grpc.aio.Channel, agent: str, **fields: Any) -> Ask:
+    """ExecuteAgentStream, with the fields of `Client.stream`, a request id among them.
+
+    Asked again it finds the thread that the first one made.
+    """
+    start = calls.stream(agent, **fields).follower().request()
+    assert isinstance(start, rpc.ExecuteAgentStreamRequest)
 
     def ask(after: int) -> grpc.aio.UnaryStreamCall[Any, rpc.WatchThreadResponse]:
         request = rpc.ExecuteAgentStreamRequest()

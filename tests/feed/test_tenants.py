@@ -149,16 +149,13 @@ async def test_an_idle_stream_gives_signs_of_life_with_its_position(house: House
     await follower.stop()
 
 
-async def test_an_idle_stream_reads_nothing_while_others_commit(house: House) -> None:
-    feed = commits(house)
+async def test_an_idle_stream_does_not_read_for_what_others_commit(house: House) -> None:
+    feed, reads = commits(house), house.store.readers.reads
     follower, noise = Follower(feed, 1).start(), writer(house, tenant=2)
-    await noise.inputs("noise")
-    await turns(200)
-    reads = house.store.readers.reads
-    for _ in range(20):
+    for _ in range(30):
         await noise.inputs("noise")
 
-    assert house.store.readers.reads == reads
+    assert house.store.readers.reads - reads <= 6  # what it needs to find out that there is nothing
     await follower.stop()
 
 

@@ -17,10 +17,13 @@ Event = event_pb2.ThreadEvent
 _agents: Any = agent_service_pb2
 
 DEADLINE_SECONDS = 20.0
-DONE = {"text": "Done."}
-HANG = {"hang": True}
-ADD = {"thought": "I add.", "calls": [{"name": "calculator", "arguments": {"expression": "6*7"}}]}
-HOLD = {"text": "I hold.", "calls": [{"name": "hold"}]}
+DONE: dict[str, Any] = {"text": "Done."}
+HANG: dict[str, Any] = {"hang": True}
+ADD: dict[str, Any] = {
+    "thought": "I add.",
+    "calls": [{"name": "calculator", "arguments": {"expression": "6*7"}}],
+}
+HOLD: dict[str, Any] = {"text": "I hold.", "calls": [{"name": "hold"}]}
 
 
 def scripted(*turns: Any, **more: Any) -> str:

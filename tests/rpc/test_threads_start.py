@@ -38,11 +38,20 @@ _REQUESTS: dict[str, Any] = {
     "ExecuteAgent": pb.ExecuteAgentRequest,
     "ExecuteAgentStream": pb.ExecuteAgentStreamRequest,
 }
+_ANSWERS: dict[str, Any] = {"ExecuteAgent": Thread, "ExecuteAgentStream": pb.WatchThreadResponse}
 
 
 def begun(rig: Rig, method: str, **fields: Any) -> Any:
     """The call of one of the three methods."""
     return getattr(rig.threads, method)(_REQUESTS[method](**{"thread": thread_of(), **fields}))
+
+
+def early(rig: Rig, method: str, *, timeout: float | None = None, **fields: Any) -> Any:
+    """The same as a stream: this client shows metadata of a unary call only with its answer."""
+    path = f"/treadle.v1.ThreadService/{method}"
+    to_bytes, of_bytes = _REQUESTS[method].SerializeToString, _ANSWERS[method].FromString
+    call: Any = rig.channel.unary_stream(path, to_bytes, of_bytes)
+    return call(_REQUESTS[method](**{"thread": thread_of(), **fields}), timeout=timeout)
 
 
 async def name_of(call: Any) -> str:
@@ -70,7 +79,7 @@ async def refusal(rig: Rig, method: str, **fields: Any) -> Failure:
 
 async def test_a_created_thread_is_answered_at_once_with_what_was_asked_for(rig: Rig) -> None:
     await make_agent(rig, "helper", HANG)
-    fields = {
+    fields: dict[str, Any] = {
         "tags": ["a", "b", "a"],
         "labels": {"team": "x"},
         "client_metadata": {"case": "7", "deep": {"list": [1, True, None]}},
@@ -136,7 +145,7 @@ async def test_the_name_is_known_before_the_thread_has_ended(rig: Rig) -> None:
     await make_agent(rig, "helper", HANG)
 
     for method in ("ExecuteAgent", "ExecuteAgentStream"):
-        call = begun(rig, method)
+        call = early(rig, method)
         async with asyncio.timeout(10):
             name = await name_of(call)
         assert (await get(rig, name)).state in (Thread.PENDING, Thread.RUNNING)
@@ -401,21 +410,20 @@ async def test_a_caller_who_leaves_while_the_model_hangs_leaves_the_thread_or_ca
     left: dict[str, str] = {}
 
     async def leaves(method: str, on_deadline: int) -> None:
-        thread_id = f"{method.lower()}-{on_deadline}"
-        request = _REQUESTS[method](thread=thread_of(), thread_id=thread_id, on_deadline=on_deadline)
-        call = getattr(rig.threads, method)(request, timeout=timeout)
-        name = left[thread_id] = await name_of(call)
+        call = early(rig, method, timeout=timeout, on_deadline=on_deadline)
+        name = left[f"{method} {on_deadline}"] = await name_of(call)
         await until_event(rig, name, "model_call_started")
         if leave == "cancel":
             call.cancel()
         with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
-            await finished(call, method)
+            async for _ in call:
+                pass
 
     choices = [(method, choice) for method in NAMES[1:] for choice in (0, 1, 2)]
     await asyncio.gather(*(leaves(*choice) for choice in choices))
 
     for method, choice in choices:
-        name = left[f"{method.lower()}-{choice}"]
+        name = left[f"{method} {choice}"]
         if choice == pb.ExecuteAgentRequest.CANCEL:
             end = (await collected(watch(rig, name)))[-1].thread_ended
             assert (end.state, end.stop_reason) == (Thread.CANCELLED, Thread.CANCELLED_BY_CALLER)
@@ -440,5 +448,3 @@ async def test_a_name_that_is_given_with_the_thread_is_not_read(rig: Rig) -> Non
 
     assert (made.name, made.etag) == ("threads/t1", "1")
     assert made.state != Thread.PAUSED
-
-

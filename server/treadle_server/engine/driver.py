@@ -10,7 +10,7 @@ import structlog
 from treadle_server.core import outcomes as o
 from treadle_server.core.accept import Ask
 from treadle_server.core.commands import CallModel, CallTool, Command
-from treadle_server.core.decide import decide, wake_at
+from treadle_server.core.decide import decide
 from treadle_server.core.errors import Refused
 from treadle_server.core.kinds import CallStatus, Effect
 from treadle_server.core.signals import Due
@@ -105,12 +105,13 @@ class Driver:
         now = self._clock.now()
         if self._draining:
             return self._drop_repeatable()
-        due = wake_at(self.head.state)
-        if due is not None and due <= now:
+        if self.head.wake_at is not None and self.head.wake_at <= now:
             self._record(Due(now))
         self._expire(now)
-        self._journal.begin(self.head, now)
         wanted = decide(self.head.state)
+        if any(not command.begun and command.not_before <= now for command in wanted):
+            self._journal.begin(self.head, now)
+            wanted = decide(self.head.state)
         self._stop_unwanted(wanted)
         for command in sorted(wanted, key=_order):
             if command.begun and command.call_id not in self._running:
@@ -193,9 +194,8 @@ class Driver:
     def _arm(self, wanted: frozenset[Command], now: int) -> None:
         times = [command.not_before for command in wanted if not command.begun]
         times.extend(running.deadline for running in self._running.values())
-        due = wake_at(self.head.state)
-        if due is not None:
-            times.append(due)
+        if self.head.wake_at is not None:
+            times.append(self.head.wake_at)
         at = min(times)
         if self._timer is not None:
             if self._timer_at <= at:

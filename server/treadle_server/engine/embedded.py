@@ -17,6 +17,7 @@ from treadle_server.engine.admission import Admission, Bounds, Candidate
 from treadle_server.engine.driver import Driver
 from treadle_server.engine.journal import Head, Journal
 from treadle_server.engine.steps import Steps
+from treadle_server.engine.waiters import Waiters
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.engine import Start, Waiting
 from treadle_server.ports.log import (
@@ -35,8 +36,9 @@ _RESTING = TERMINAL | WAITING | {ThreadState.PAUSED}
 _HOPELESS = frozenset({Reason.RECORD_CORRUPT, Reason.RESOURCE_NOT_FOUND})
 RETRY_SECONDS = 1.0
 """How long a thread rests whose events the store would not take."""
-RETRY_AFTER_FAULT_SECONDS = 30.0
-"""The same for one whose driver failed: that is a bug of ours, and likely to come again."""
+FAULT_SECONDS = 30.0
+FAULT_SECONDS_MAX = 3600.0
+"""The same for one whose driver failed, doubled each time: a bug of ours, and likely to come again."""
 CONFLICTS_MAX = 5
 AHEAD_MICROS = 60 * 1_000_000
 """Timers due sooner are armed when their threads come to rest; the sweeper finds the others in time."""
@@ -68,11 +70,13 @@ class EmbeddedEngine:
         self._drivers: dict[ThreadKey, Driver] = {}
         self._tasks: dict[ThreadKey, asyncio.Task[None]] = {}
         self._subjects: dict[ThreadKey, Subject] = {}
-        self._rest_waiters: dict[ThreadKey, list[asyncio.Future[None]]] = {}
-        self._end_waiters: dict[ThreadKey, list[asyncio.Future[None]]] = {}
+        self._until_rest = Waiters()
+        self._until_end = Waiters()
         self._timers: dict[ThreadKey, asyncio.TimerHandle] = {}
         self._handed_over: dict[ThreadKey, Head] = {}
         """Heads of threads that run at once: their drivers need not read what was just written."""
+        self._faults: dict[ThreadKey, int] = {}
+        """How often in a row the driver of a thread failed."""
         self._background: set[asyncio.Task[Any]] = set()
         self.draining = False
         log.subscribe(self._committed)
@@ -140,23 +144,12 @@ class EmbeddedEngine:
         return recorded.state
 
     async def resting(self, key: ThreadKey) -> None:
-        await self._wait(self._rest_waiters, key)
+        self._refuse_draining()
+        await self._until_rest.wait(key)
 
     async def ended(self, key: ThreadKey) -> None:
-        await self._wait(self._end_waiters, key)
-
-    async def _wait(self, waiters: dict[ThreadKey, list[asyncio.Future[None]]], key: ThreadKey) -> None:
         self._refuse_draining()
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiters.setdefault(key, []).append(future)
-        try:
-            await future
-        finally:
-            remaining = waiters.get(key)
-            if remaining is not None and future in remaining:
-                remaining.remove(future)
-                if not remaining:
-                    del waiters[key]
+        await self._until_end.wait(key)
 
     def waiting(self, key: ThreadKey) -> Waiting | None:
         return self._admission.waiting(key)
@@ -238,7 +231,7 @@ class EmbeddedEngine:
             self._failed(candidate, None if hopeless else RETRY_SECONDS)
         except Exception:
             _LOG.exception("thread_not_driven", thread=key.thread)
-            self._failed(candidate, RETRY_AFTER_FAULT_SECONDS)
+            self._failed(candidate, self._fault(key))
         else:
             self._stopped(state, candidate)
 
@@ -265,8 +258,14 @@ class EmbeddedEngine:
         if retry_seconds is not None:
             asyncio.get_running_loop().call_later(retry_seconds, self._again, candidate)
 
+    def _fault(self, key: ThreadKey) -> float:
+        """Counts one more; how long to wait after it."""
+        faults = self._faults[key] = self._faults.get(key, 0) + 1
+        return min(FAULT_SECONDS_MAX, FAULT_SECONDS * 2.0 ** min(faults - 1, 16))
+
     def _stopped(self, state: State, candidate: Candidate) -> None:
         """A driver found nothing more to do."""
+        self._faults.pop(candidate.key, None)
         if self.draining:
             return
         if state.ended:
@@ -284,6 +283,7 @@ class EmbeddedEngine:
 
     def _gone(self, key: ThreadKey, session: int) -> None:
         self._subjects.pop(key, None)
+        self._faults.pop(key, None)
         self._disarm(key)
         self._admission.leave(key, session)
 
@@ -295,9 +295,9 @@ class EmbeddedEngine:
                 continue
             state = ThreadState(unit.projection.state)
             if state in _RESTING:
-                _release(self._rest_waiters, unit.key)
+                self._until_rest.release(unit.key)
             if state in TERMINAL:
-                _release(self._end_waiters, unit.key)
+                self._until_end.release(unit.key)
 
     # Timers of threads that nobody drives
 
@@ -347,10 +347,8 @@ class EmbeddedEngine:
         self._admission.stopped = True
         for key in list(self._timers):
             self._disarm(key)
-        for waiters in (*self._rest_waiters.values(), *self._end_waiters.values()):
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(_draining())
+        for waiters in (self._until_rest, self._until_end):
+            waiters.refuse(_draining)
         for driver in list(self._drivers.values()):
             driver.drain()
         tasks: set[asyncio.Task[Any]] = {*self._tasks.values(), *self._background}
@@ -364,9 +362,3 @@ class EmbeddedEngine:
 def _draining() -> Refused:
     text = "the server is stopping; try another or again"
     return Refused(Reason.DRAINING, text, retry_after_micros=1_000_000)
-
-
-def _release(waiters: dict[ThreadKey, list[asyncio.Future[None]]], key: ThreadKey) -> None:
-    for future in waiters.pop(key, ()):
-        if not future.done():
-            future.set_result(None)

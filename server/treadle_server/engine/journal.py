@@ -43,6 +43,8 @@ class Head:
     """The newest one, as long as it may grow."""
     ticket: Ticket | None = None
     """Of the newest events."""
+    wake_at: int | None = None
+    """When the newest state wants to be looked at."""
     users: int = 0
     lost: bool = False
     """Events that it counts were refused: whoever uses it opens the thread again."""
@@ -110,6 +112,7 @@ class Journal:
                 head.fold.apply(event)
             head.state = state
             if len(page) < _PAGE:
+                head.wake_at = wake_at(state)
                 self._heads[key] = head
                 return head
 
@@ -121,8 +124,9 @@ class Journal:
         draft = advance(head.state, ask)
         if isinstance(draft, Refused):
             raise draft
-        unit = Unit(key, 0, self._encode(draft), self._project(draft.state), new_thread=row, request=request)
-        self._take(head, draft)
+        records, projection = self._encode(draft), self._project(draft.state)
+        unit = Unit(key, 0, records, projection, new_thread=row, request=request)
+        self._take(head, draft, projection)
         head.ticket = self._log.submit(unit)
         self._heads[key] = head
         return head
@@ -161,7 +165,7 @@ class Journal:
         expected = head.state.sequence
         enters = head.session if draft.state.start_time and not head.state.start_time else 0
         records, projection = self._encode(draft), self._project(draft.state)
-        self._take(head, draft)
+        self._take(head, draft, projection)
 
         def grow(unit: Unit) -> None:
             unit.records.extend(records)
@@ -196,8 +200,8 @@ class Journal:
         encode = self._codec.encode
         return [encode(event) for event in draft.events]
 
-    def _take(self, head: Head, draft: Draft) -> None:
-        head.state = draft.state
+    def _take(self, head: Head, draft: Draft, projection: Projection) -> None:
+        head.state, head.wake_at = draft.state, projection.wake_at
         for event in draft.events:
             head.fold.apply(event)
 

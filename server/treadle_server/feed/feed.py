@@ -74,9 +74,8 @@ class HotFeed:
             message = self._messages[key] = Message(call_id, attempt)
         message.add(kind, text)
         tail = self._tails.get(key)
-        if tail is not None and tail.delta_timer is None:
-            loop = asyncio.get_running_loop()
-            tail.delta_timer = loop.call_later(DELTA_SECONDS, _show, tail)
+        if tail is not None and tail.delta_timer is None and tail.wants_deltas:
+            tail.delta_timer = asyncio.get_running_loop().call_later(DELTA_SECONDS, tail.show)
 
     # Reading side
 
@@ -165,7 +164,7 @@ class Follower:
         self._watch = watch
         self._tail = tail
         self._loop = asyncio.get_running_loop()
-        self._subscriber = Subscriber(watch.after, sent_at=self._loop.time())
+        self._subscriber = Subscriber(watch.after, watch.deltas, sent_at=self._loop.time())
         self._ended = False
         tail.subscribers.add(self._subscriber)
 
@@ -241,11 +240,6 @@ class Follower:
             await subscriber.waiter
         finally:
             subscriber.waiter = None
-
-
-def _show(tail: Tail) -> None:
-    tail.delta_timer = None
-    tail.wake()
 
 
 def _batch(entries: list[Entry]) -> list[Entry]:

@@ -38,6 +38,8 @@ class Subscriber:
     """Where one reader of a thread is."""
 
     cursor: int
+    deltas: bool = False
+    """It wants pieces of messages."""
     waiter: asyncio.Future[None] | None = None
     message: Message | None = None
     """The message that it has had pieces of."""
@@ -111,3 +113,14 @@ class Tail:
     def wake(self) -> None:
         for subscriber in self.subscribers:
             subscriber.wake()
+
+    def show(self) -> None:
+        """Wakes who wants pieces of messages."""
+        self.delta_timer = None
+        for subscriber in self.subscribers:
+            if subscriber.deltas:
+                subscriber.wake()
+
+    @property
+    def wants_deltas(self) -> bool:
+        return any(subscriber.deltas for subscriber in self.subscribers)

@@ -4,8 +4,9 @@ import re
 
 from treadle_server.models.demo import notes
 from treadle_server.models.demo.arithmetic.calculations import read_calculation
-from treadle_server.models.demo.arithmetic.formulas import Formula, Number, Result
+from treadle_server.models.demo.arithmetic.formulas import Formula, Number, Result, operation
 from treadle_server.models.demo.arithmetic.words import plain, tokens_of
+from treadle_server.models.demo.clocks.places import places_in
 from treadle_server.models.demo.documents.inquiries import value_of
 from treadle_server.models.demo.references import IT, resolver
 from treadle_server.models.demo.tasks import Agenda, Calculate, ListNotes, Say, Store
@@ -61,10 +62,74 @@ def _store(name: str, text: str, found: Formula | None, agenda: Agenda) -> None:
     agenda.recalls.pop(name, None)
     agenda.last = None
     agenda.subject = name
+    _place_of(text, agenda)
+
+
+_CORRECTS = re.compile(
+    r"^(?P<lead>(?:actually|correction|sorry|no|wait|oops|update|scratch that|i was wrong|my "
+    r"mistake|well)\b[,:.!]?\s*)*"
+    r"(?P<said>.+)$",
+    re.IGNORECASE,
+)
+_IT_IS = re.compile(
+    r"^(?:it|that|this)(?:'s| is| was| should be| has to be) (?:now |actually |really )?(?P<value>[^?]+)$|"
+    r"^(?:make (?:it|that)|i meant|change (?:it|that) to|it (?:has )?changed to) (?P<other>[^?]+)$",
+    re.IGNORECASE,
+)
+_NOW_IS = re.compile(
+    r"^(?P<key>(?:my|our|the) [\w' ]+?|[A-Z][a-z]+'s [\w' ]+?) (?:(?:is|are) now|has (?:now "
+    r")?changed to|changed to|"
+    r"is actually|has become|went (?:up|down) to|is) (?P<value>[^?]+)$",
+    re.IGNORECASE,
+)
+
+
+def correct(clause: str, agenda: Agenda) -> bool:
+    """`Actually, it is now 750.` replaces the note spoken of last, or the one that it names."""
+    match = _CORRECTS.match(clause.strip().rstrip(".!"))
+    if match is None:
+        return False
+    said, led = match["said"], bool(match["lead"])
+    it = _IT_IS.match(said)
+    if it and agenda.subject and (led or re.search(r"\bnow\b|\bactually\b", said)):
+        _store(agenda.subject, re.sub(r"^now ", "", (it["value"] or it["other"]).strip()), None, agenda)
+        return True
+    named = _NOW_IS.match(said)
+    key = notes.key_of(named["key"]) if named else ""
+    stated = named and (led or re.search(r"\b(?:now|changed|actually|become)\b|went (?:up|down) to", said))
+    if named is None or not stated or not (key in agenda.notes or (led and not it)):
+        return False
+    _store(key, re.sub(r"^now ", "", named["value"].strip()), None, agenda)
+    return True
+
+
+_EARNS = re.compile(
+    r"^(?:and )?(?:how much|what) (?:money )?(?:do|will|would|did|can|could) i (?:earn|make|get|"
+    r"be paid|get paid)"
+    r"(?: if i work(?:ed)?| for(?: working)?| in| working| by working| when i work)?(?: a shift of)? "
+    r"(?P<count>\w+) hours?(?: of work)?(?: at (?:that|this|my) (?:hourly )?(?:rate|wage|pay))?[ ?.]*$"
+    r"|^(?:if i work|for) (?P<other>\w+) hours?(?: of work)?,? (?:how much|what) (?:do|will|would) i "
+    r"(?:earn|make|get|be paid|get paid)[ ?.]*$",
+    re.IGNORECASE,
+)
+
+
+def earn(clause: str, agenda: Agenda) -> bool:
+    """Hours of work times the hourly wage that a note tells; without such a note there is no answer."""
+    match = _EARNS.match(clause.strip())
+    if match is None:
+        return False
+    hours = read_calculation(tokens_of(match["count"] or match["other"]), None, resolver(agenda))
+    if not isinstance(hours, Number):
+        return False
+    fact = next((key for key in agenda.facts if key in ("hourly_wage", "hourly_rate", "hourly_pay")), "")
+    wage = agenda.recall(fact or "hourly_wage", (fact or "hourly wage").replace("_", " "), answers=False)
+    agenda.result(Calculate(operation("*", hours, wage)))
+    return True
 
 
 def list_notes(clause: str, agenda: Agenda) -> bool:
-    if not notes.asks_for_all(clause):
+    if not notes.asks_for_all(clause) or (agenda.fresh and re.search(r"\bkeys\b", clause)):
         return False
     agenda.add(ListNotes(tuple(agenda.stores)))
     return True
@@ -99,7 +164,13 @@ def recall(clause: str, agenda: Agenda) -> bool:
         agenda.add(Say("told", f"You said that {_yours(phrase)} is {agenda.facts[key]}."))
         return True
     agenda.last = agenda.recall(key, phrase, answers=True)
+    _place_of(agenda.notes.get(key, ""), agenda)
     return True
+
+
+def _place_of(text: str, agenda: Agenda) -> None:
+    """Makes the place that a note names the one that `there` means."""
+    agenda.place = next((place.name for place in places_in(text)), agenda.place)
 
 
 def guess_note(clause: str, agenda: Agenda) -> bool:

@@ -44,10 +44,27 @@ _IS = re.compile(
 )
 _DOES = re.compile(
     (
-        r"^(?P<key>.+?\s(?:costs?|weighs?|lives? in|works? (?:at|in|for)|starts? (?:at|on)|"
+        r"^(?P<key>.+?\s(?:costs?|weighs?|lives? in|works? (?:at|in|for)|stud(?:y|ies) (?:at|in)|"
+        r"stays? (?:at|in)|parks? (?:at|in)|trains? (?:at|in)|starts? (?:at|on)|"
         r"likes?|prefers?|owes? me|takes|has))\s+(?P<value>.+)$"
     ),
     re.IGNORECASE,
+)
+_OWN = (
+    (re.compile(r"^I owe (?P<who>.+?) (?P<value>(?:[$€£]\s?)?\d.*)$", re.IGNORECASE), r"owe {who}"),
+    (re.compile(r"^(?P<who>.+?) owes? me (?P<value>.+)$", re.IGNORECASE), r"{who} owes"),
+    (
+        re.compile(
+            r"^(?:I|we) (?:earn|make|get(?: paid)?|am paid|'m paid) (?P<value>.*\d.*?(?:per|an|a|"
+            r"every|each|/) ?hour)$",
+            re.IGNORECASE,
+        ),
+        "hourly wage",
+    ),
+    (
+        re.compile(r"^(?P<who>.+?) (?:is|are|was) (?:called|named) (?P<value>.+)$", re.IGNORECASE),
+        r"{who} name",
+    ),
 )
 _FACT = re.compile(
     (
@@ -197,6 +214,9 @@ def read_keeping(text: str) -> Keeping | None:
     named = re.match(r"^(?P<key>[\w '-]+?)\s*(?::(?!\d)|=)\s*(?P<value>.+)$", rest, re.DOTALL) or _IS.match(
         rest
     )
+    for form, key in _OWN:
+        if own := form.match(rest):
+            return Keeping(key.format(**{"who": "", **own.groupdict()}), own["value"].strip().strip('"“”'))
     named = named or _DOES.match(rest)
     if named and key_of(named["key"]):
         return Keeping(named["key"].strip("\"'“”` "), named["value"].strip().strip('"“”'))
@@ -243,19 +263,62 @@ def _cleaned(phrase: str) -> str:
     return phrase.strip(" \"'“”`?.!,")
 
 
+_LOOSE = word_set(
+    """
+    number code name id no pin called phone telephone mobile home current new email street main personal
+    full exact monthly hourly yearly annual weekly daily total secret favourite favorite preferred next own
+    """
+)
+_GENERIC = word_set("number code name id no called")
+_KIN = word_set(
+    """
+    mother father mom mum dad brother sister son daughter wife husband aunt uncle cousin grandmother
+    grandfather grandma grandpa niece nephew friend boss colleague neighbour neighbor partner girlfriend
+    boyfriend child kid baby dog cat horse parrot rabbit hamster roommate flatmate teacher team
+    """
+)
+_PERSONAL = word_set(
+    """
+    birthday name address age phone email colour color food job height weight size anniversary nickname
+    hobby salary car house husband wife owe live work birthdate wage
+    """
+)
+_SAME = {"rate": "wage", "pay": "wage", "salary": "wage", "favorite": "favourite", "color": "colour"}
+
+
 def best_key(wanted: str, keys: list[str]) -> str:
-    """The stored key that shares most words with the wanted one; empty when none does."""
-    words = _stems(wanted)
-    scored = sorted(
-        (
-            (len(words & _stems(key)) * 10 - len(_stems(key) ^ words), key)
-            for key in keys
-            if words & _stems(key)
-        ),
-        reverse=True,
-    )
-    return scored[0][1] if scored else ""
+    """The one stored key that means the wanted thing; empty when none does, or several might."""
+    fitting = [key for key in keys if _means(_words(wanted), _words(key))]
+    exact = [key for key in fitting if set(_words(key)) == set(_words(wanted))]
+    chosen = exact or fitting
+    return chosen[0] if len(chosen) == 1 else ""
 
 
-def _stems(key: str) -> set[str]:
-    return {word.rstrip("s") for word in re.findall(r"[a-z0-9]+", key.lower()) if word not in _NOISE}
+def _means(wanted: list[str], key: list[str]) -> bool:
+    """Whether a key is for the wanted thing: one head noun, and no word for another thing or person."""
+    asked, kept = _core(wanted), _core(key)
+    if not asked or not kept:
+        return set(wanted) == set(key) and bool(wanted)
+    if set(asked) == set(kept):
+        return "name" not in wanted or "name" in key or not set(key) & _GENERIC
+    if len(kept) - len(asked) >= 3 and kept[: len(asked)] == asked:
+        return not set(kept) & _KIN - set(asked)
+    if set(asked) < set(kept):
+        extra = set(kept) - set(asked)
+        same_head = asked[-1] == kept[-1] or bool(set(wanted) & set(key) & _GENERIC)
+        return same_head and not extra & _KIN and (not set(wanted) & _PERSONAL or extra <= _LOOSE)
+    return set(kept) < set(asked) and asked[-1] == kept[-1] and set(asked) - set(kept) <= _LOOSE
+
+
+def _core(words: list[str]) -> list[str]:
+    return [word for word in words if word not in _GENERIC] or words
+
+
+def _words(key: str) -> list[str]:
+    found = [
+        word.rstrip("s") for word in re.findall(r"[a-z0-9]+", key.lower()) if word not in _NOISE | {"at"}
+    ]
+    hourly = "hourly" in found or "hour" in found
+    return [
+        _SAME.get(word, word) if word not in ("rate", "pay", "salary") or hourly else word for word in found
+    ]

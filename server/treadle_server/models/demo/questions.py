@@ -8,6 +8,7 @@ from treadle_server.models.demo import declining, notes
 from treadle_server.models.demo.arithmetic.formulas import Number
 from treadle_server.models.demo.clauses import begins_request, clauses_of, sentences_of
 from treadle_server.models.demo.documents.documents import without_documents
+from treadle_server.models.demo.phrasing import with_apostrophes
 from treadle_server.models.demo.requests import (
     ASKS,
     read_clause,
@@ -22,7 +23,7 @@ _SENTENCES_MAX = 60
 def read_question(text: str, agenda: Agenda) -> None:
     """Adds the tasks of everything the text asks for; what it cannot read becomes a Say."""
     documents = len(agenda.documents)
-    text = without_documents(text, agenda.documents)
+    text = with_apostrophes(without_documents(text, agenda.documents))
     agenda.fresh = len(agenda.documents) > documents
     sentences = _bounded(sentences_of(text), agenda)
     index = 0

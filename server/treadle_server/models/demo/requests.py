@@ -7,11 +7,15 @@ from treadle_server.models.demo import declining, notes
 from treadle_server.models.demo.arithmetic.calculations import stripped
 from treadle_server.models.demo.arithmetic.formulas import is_plain
 from treadle_server.models.demo.arithmetic.words import tokens_of
+from treadle_server.models.demo.clocks.dates import read_whether
 from treadle_server.models.demo.clocks.places import places_in
 from treadle_server.models.demo.clocks.times import read_times
+from treadle_server.models.demo.documents.extremes import read_owner
 from treadle_server.models.demo.documents.inquiries import read_inquiry
 from treadle_server.models.demo.errands import read_errand
 from treadle_server.models.demo.keeping import (
+    correct,
+    earn,
     guess_note,
     keep,
     list_notes,
@@ -19,6 +23,7 @@ from treadle_server.models.demo.keeping import (
     recall_plainly,
     state_fact,
 )
+from treadle_server.models.demo.phrasing import plainly
 from treadle_server.models.demo.stories.telling import has_quantity, tell_story
 from treadle_server.models.demo.tasks import Agenda, Calculate, Say
 from treadle_server.models.demo.values import (
@@ -26,6 +31,7 @@ from treadle_server.models.demo.values import (
     calculate_first,
     close_chain,
     compare,
+    compare_both,
     convert,
     convert_last,
 )
@@ -46,17 +52,23 @@ ASKS = re.compile(
 
 def read_clause(clause: str, agenda: Agenda, *, stories: bool) -> bool:
     """Adds the tasks of one clause; false when no reading explains it."""
+    clause = plainly(clause.strip(" ,;:"))
     clause = re.sub(
         r"^(?:please )?(?:use|using|with) (?:the|your|a) [a-z_ ]{2,30}?(?: tool)?(?: to|,| and) ",
         "",
-        clause.strip(" ,;:"),
+        clause,
         flags=re.IGNORECASE,
     )
     readings: tuple[Callable[[str, Agenda], bool], ...] = (
         _small_talk,
         close_chain,
+        correct,
         keep,
+        earn,
+        compare_both,
         list_notes,
+        read_whether,
+        read_owner,
         convert_last,
         convert,
         calculate_first,

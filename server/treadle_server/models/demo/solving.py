@@ -16,6 +16,7 @@ from treadle_server.models.demo.clocks.solving import (
     find_until,
     read_clock,
 )
+from treadle_server.models.demo.documents.shapes import named_extreme
 from treadle_server.models.demo.note_solving import list_keys, recall_note, store_note
 from treadle_server.models.demo.steps import Call, Desk, Failure, Finding, Solver, evaluated, use
 from treadle_server.models.demo.tasks import (
@@ -91,6 +92,11 @@ def _query(task: Query, desk: Desk) -> Solver:
             raise
         return (yield from _folded(task, desk))
     said = observations.told(seen.text)
+    if task.fold.endswith("_name"):
+        name = named_extreme(seen.text, task.fold)
+        if name is None:
+            raise Failure(f"I cannot tell {task.about}: the values are {said}.")
+        return Finding(wording.found(task.about, name) if task.answers else "", raw=name)
     value = observations.number_in(seen.text)
     told = shown(said) if value is not None and value == seen.text.strip() else said
     sentence = wording.found(task.about, told) if task.answers else ""

@@ -69,6 +69,8 @@ class Clock:
     zone: str
     place: str
     answers: bool = True
+    asked: str = ""
+    """A weekday, a month or `weekend`, for a yes-or-no question whether it is that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,8 @@ class Agenda:
     """Whether the clause that is read now is a whole sentence."""
     fresh: bool = False
     """Whether the text that is read now holds a document."""
+    owner: Query | None = None
+    """What `which one has it` asks for behind a maximum or a minimum."""
     moment: tuple[int, str, int] | None = None
     """A time of day the user stated, its place, and minutes that pass from then on."""
     places: list[str] = field(default_factory=list)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from treadle_server.models.demo.arithmetic.calculations import read_calculation, read_comparison, stripped
-from treadle_server.models.demo.arithmetic.formulas import Formula, Number, Result, is_plain
+from treadle_server.models.demo.arithmetic.formulas import Formula, Number, Result, is_plain, operation
 from treadle_server.models.demo.arithmetic.words import Token, plain, stem, tokens_of
 from treadle_server.models.demo.references import IT, resolver
 from treadle_server.models.demo.stories.quantities import converted
@@ -13,7 +13,7 @@ from treadle_server.models.demo.tasks import Agenda, Calculate, Gap, Query, Reca
 
 ARITHMETIC = re.compile(
     r"\d ?%|\b(?:plus|minus|times|multipl\w+|divid\w+|half|third of|quarter of|twice|"
-    r"double|triple|squared?|cubed?|root|add|subtract|percent\w*|increase\w*|decrease\w*|"
+    r"doubled?|tripled?|halved|squared?|cubed?|root|power|add|subtract|percent\w*|increase\w*|decrease\w*|"
     r"reduce\w*|raise|lower|exceeds?|halve|round|deduct|take|difference)\b|[-+*/]"
 )
 _IN_UNIT = re.compile(
@@ -115,6 +115,32 @@ def _plain_value(tokens: Sequence[Token], formula: Formula, agenda: Agenda) -> b
         agenda.tasks[formula.task] = Recall(task.phrase, task.known, task.after)
         return True
     return bool(IT.match(plain(stripped(tokens))) or task is not None)
+
+
+_WHICH = re.compile(
+    r"^which(?: one| number| of these| of the two)?(?: is| are|'s)? (?:the )?(?P<sense>[a-z]+)(?: "
+    r"one)?[,:;]? "
+    r"(?P<left>.+?),? or (?P<right>.+?),? (?:and )?by how much[ ?.]*$",
+    re.IGNORECASE,
+)
+_LARGE = ("larger", "bigger", "greater", "more", "higher", "largest", "biggest", "greatest", "highest")
+_SMALL = ("smaller", "less", "lower", "smallest", "least", "lowest", "lesser")
+
+
+def compare_both(clause: str, agenda: Agenda) -> bool:
+    """`which is bigger, A or B, and by how much`: the value and the difference."""
+    match = _WHICH.match(clause.strip())
+    if match is None or match["sense"].lower() not in (*_LARGE, *_SMALL):
+        return False
+    sides = [read_calculation(tokens_of(match[side]), None, resolver(agenda)) for side in ("left", "right")]
+    left, right = sides
+    if left is None or right is None:
+        return False
+    left, right = agenda.value(left), agenda.value(right)
+    fold = "max" if match["sense"].lower() in _LARGE else "min"
+    agenda.add(Calculate(operation(fold, left, right)))
+    agenda.result(Calculate(operation("abs", operation("-", left, right))))
+    return True
 
 
 def compare(clause: str, agenda: Agenda) -> bool:

@@ -56,6 +56,9 @@ def _short(text: str) -> str:
 
 def noted(phrase: str, text: str) -> str:
     subject = capital(yours(phrase))
+    words = re.findall(r"\w+", phrase.lower())
+    if words and re.search(rf"\b{re.escape(words[-1])}\b \w+ ", text.lower()) and len(text.split()) > 3:
+        return f"The note on {yours(phrase)} says: {text}"
     if len(text.split()) <= 12 and "\n" not in text:
         verb = (
             "are"
@@ -77,6 +80,13 @@ def clock(place: str, moment: Moment) -> str:
         f"In {place} it is {moment.shown:%H:%M} on {moment.weekday}, {_date(moment)} "
         f"(UTC{_signed(moment.offset)})."
     )
+
+
+def whether(place: str, moment: Moment, asked: str) -> str:
+    """Yes or no to a weekday, a month or the weekend."""
+    facts = {moment.weekday.lower(), f"{moment.shown:%B}".lower()}
+    facts |= {"weekend"} if moment.weekday in ("Saturday", "Sunday") else {"weekday"}
+    return f"{'Yes' if asked in facts else 'No'}: {clock(place, moment)[0].lower()}{clock(place, moment)[1:]}"
 
 
 def _date(moment: Moment) -> str:

@@ -17,7 +17,11 @@ from treadle_server.models.demo.arithmetic.words import Token
 _LEADS_TEXT = """
 please; hi; hello; hey; ok; okay; so; now; well; also; and; but; then; next; finally; lastly;
 first; second; third; afterwards; after that; thereafter; once done; when done; i; we; i wonder;
-what about; how about; what would i get if i; if i; how much would i have if i; quickly; just;
+what about; how about; what would i get if i; what do i get when i; what would i get when i;
+what will i get if i; what will i get when i;
+what do we get if we; what do we get when we; what would you get if you; what comes out when i;
+what comes out if i; what happens when i; what happens if i; what is the result if i;
+what is the result when i; if i; how much would i have if i; quickly; just;
 instead; actually; can you; could you; would you; will you; can you please; i want to know;
 i want you to; i need you to; i need to know; i need; i would like to know; i'd like to know;
 i would like you to; i'd like you to; let us; let's; help me; tell me; give me; show me;

@@ -39,6 +39,17 @@ POWER = (
     ("to", "the", "power"),
     ("raised", "to"),
 )
+ORDINAL_POWERS = {
+    "second": 2,
+    "third": 3,
+    "fourth": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "seventh": 7,
+    "eighth": 8,
+    "ninth": 9,
+    "tenth": 10,
+}
 LISTS: dict[str, Callable[[list[Formula]], Formula]] = {
     "sum": total,
     "total": total,

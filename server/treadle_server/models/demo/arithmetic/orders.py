@@ -9,13 +9,14 @@ from treadle_server.models.demo.arithmetic.formulas import (
     operation,
     shrunk,
 )
+from treadle_server.models.demo.arithmetic.operators import ORDINAL_POWERS
 from treadle_server.models.demo.arithmetic.phrases import Phrase, Unreadable
 
 
 def read_order(phrase: Phrase, last: Formula | None) -> Formula | None:
     verb = phrase.word()
     handler = _ORDERS.get(verb)
-    if handler is None:
+    if handler is None or phrase.word(1) in ("root", "roots"):
         return None
     phrase.at += 1
     return handler(phrase, last)
@@ -194,21 +195,10 @@ def _raise(phrase: Phrase, last: Formula | None) -> Formula:
 
 
 def _ordinal(phrase: Phrase) -> Formula | None:
-    ordinals = {
-        "second": 2,
-        "third": 3,
-        "fourth": 4,
-        "fifth": 5,
-        "sixth": 6,
-        "seventh": 7,
-        "eighth": 8,
-        "ninth": 9,
-        "tenth": 10,
-    }
     digits = phrase.word().rstrip("stndrh")
-    if phrase.word() in ordinals:
+    if phrase.word() in ORDINAL_POWERS:
         phrase.at += 1
-        return number(ordinals[phrase.word(-1)])
+        return number(ORDINAL_POWERS[phrase.word(-1)])
     if digits.isdigit() and digits != phrase.word():
         phrase.at += 1
         return number(digits)

@@ -14,6 +14,7 @@ from treadle_server.models.demo.arithmetic.formulas import (
 from treadle_server.models.demo.arithmetic.operators import (
     LISTS,
     MINUS,
+    ORDINAL_POWERS,
     OVER,
     PLUS,
     POWER,
@@ -139,7 +140,9 @@ class Phrase:
         self.accept(("+",))
         value = self.primary()
         while True:
-            if self.accept(*POWER):
+            if exponent := self._ordinal_power():
+                value = operation("**", value, exponent)
+            elif self.accept(*POWER):
                 value = operation("**", value, self.power())
                 self.accept(("power",))
             elif self.accept(("squared",)):
@@ -156,6 +159,20 @@ class Phrase:
                 value = _factorial(value)
             else:
                 return value
+
+    def _ordinal_power(self) -> Formula | None:
+        """`to the fourth power`, `to the 5th`."""
+        at = 2 if (self.word(), self.word(1)) == ("raised", "to") else 1
+        if self.word(at - 1) != "to" or self.word(at) != "the":
+            return None
+        said = self.word(at + 1)
+        digits = said.rstrip("stndrh")
+        exponent = ORDINAL_POWERS.get(said) or (int(digits) if digits.isdigit() and digits != said else 0)
+        if not exponent:
+            return None
+        self.at += at + 2
+        self.accept(("power",))
+        return number(exponent)
 
     def primary(self) -> Formula:
         mark = self.at

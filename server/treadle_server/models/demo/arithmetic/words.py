@@ -13,7 +13,7 @@ _TOKEN = re.compile(
   | (?P<quote>"[^"\n]*"|“[^”\n]*”|`[^`\n]*`|(?<!\w)'[^'\n]*'(?!\w)|(?<!\w)‘[^’\n]*’)
   | (?P<number>(?P<currency>[$€£¥]\s?)?
         (?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|(?<![\w.])\.\d+)
-        (?:(?P<thousands>[kK])(?![A-Za-z]))?(?P<currency_after>\s?[€£])?(?!(?:st|nd|rd|th)\b))
+        (?:(?P<thousands>[kK])(?![A-Za-z]))?(?P<currency_after>\s?[€£])?(?!\d*(?:st|nd|rd|th)\b))
   | (?P<word>[^\W\d]\w*(?:(?:\.[^\W\d]\w*|\[\d*\])+|(?:['’-][^\W\d_]+)*)|\d+(?:st|nd|rd|th)\b)
   | (?P<symbol>\*\*|//|>=|<=|!=|==|[-+*/^%()=!,:;.?<>×÷·√\[\]])
     """,

@@ -26,7 +26,10 @@ def read_clock(task: Clock, desk: Desk) -> Solver:
     )
     moment = observations.moment_in(seen.text)
     assert moment is not None
-    return Finding(wording.clock(task.place, moment) if task.answers else "", moment=moment)
+    said = (
+        wording.whether(task.place, moment, task.asked) if task.asked else wording.clock(task.place, moment)
+    )
+    return Finding(said if task.answers else "", moment=moment)
 
 
 def _clock_of(desk: Desk, index: int) -> tuple[observations.Moment, str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from treadle_server.models.demo.arithmetic import numerals
 from treadle_server.models.demo.arithmetic.formulas import Formula, Number, operation
+from treadle_server.models.demo.clocks.dates import unknown_place
 from treadle_server.models.demo.clocks.places import Place, places_in
 from treadle_server.models.demo.tasks import Agenda, Calculate, Clock, Elsewhere, Gap, Later, Say, Until
 
@@ -24,7 +25,8 @@ _TOPIC = re.compile(
     r"\btimes?\b|\bclocks?\b|\b(?:hours?|minutes?)\b.*\b(?:ahead|behind|apart|between|"
     r"difference|earlier|later|until|till|from now|from)\b"
     r"|\b(?:ahead|behind)\b|\b(?:later|earlier)\b.*\bthan\b|\b(?:later|earlier) in\b|"
-    r"\boffset\b|\bdate\b|\bwhat day\b|\bwhich day\b|\bday of the week\b|\bday is it\b|"
+    r"\bapart\b.*\b(?:hours?|minutes?)\b|\b(?:what|which) month\b|\boffset\b|\bdate\b|\bwhat "
+    r"day\b|\bwhich day\b|\bday of the week\b|\bday is it\b|"
     r"\bhow late\b|\bo'clock\b|\btoday\b"
     r"|\btime ?zones?\b|\bhow long until\b|\bnoon\b|\bmidnight\b|\bweekday\b",
     re.IGNORECASE,
@@ -57,7 +59,7 @@ _NOT_CLOCKS = re.compile(
 _NOW = re.compile(
     r"\b(?:what(?:'s| is)?|tell me|give me|do you have|get|show me|know|check|current|look "
     r"up)\b.*\b(?:time|date|day|clock)\b|\btime is it\b"
-    r"|\bwhat day\b|\bhow late\b|\bday is it\b|\btime\b.*\b(?:now|in|at)\b|\b(?:right now|"
+    r"|\bwhat day\b|\bhow late\b|\bday is it\b|\btime\b.*\b(?:now|in|at)\b|\bmonth\b|\b(?:right now|"
     r"today)\b|\bwhich day\b|\bdate\b|\bweekday\b",
     re.IGNORECASE,
 )
@@ -86,7 +88,7 @@ def read_times(text: str, agenda: Agenda) -> bool:
         places
         or agenda.place
         or agenda.places
-        or re.search(r"\btime\b|\bday\b|\bdate\b|\bclock\b|\bhow late\b", text, re.IGNORECASE)
+        or re.search(r"\btime\b|\bday\b|\bdate\b|\bmonth\b|\bclock\b|\bhow late\b", text, re.IGNORECASE)
     ):
         return False
     for reading in (_gap, _elsewhere, _until, _later, _now):
@@ -312,6 +314,9 @@ def _later(text: str, places: tuple[Place, ...], moments: list[_TimeOfDay], agen
         or not re.search(r"\btime\b|\bclock\b|\bday\b|\bdate\b|\bhow late\b", text, re.IGNORECASE)
     ):
         return False
+    if not places and not agenda.place:
+        agenda.add(unknown_place("the time there"))
+        return True
     minutes = -minutes if _AGO.search(text) else minutes
     for place in _distinct(places) or [_named(agenda.place) or _UTC]:
         agenda.add(Later(_clock(place, agenda, answers=False), minutes))
@@ -325,7 +330,12 @@ def _now(text: str, places: tuple[Place, ...], moments: list[_TimeOfDay], agenda
     if unknown:
         agenda.add(Say("told", f"I do not know the time zone of {unknown}."))
         return True
+    if not agenda.place and agenda.places:
+        agenda.place = agenda.places[-1]
     found = _distinct(places)
+    if not found and not agenda.place and re.search(r"\b(?:there|that city|that place)\b", text):
+        agenda.add(unknown_place("the time there"))
+        return True
     if not found:
         found = [
             (_named(agenda.place) if agenda.place and _HERE.search(text.replace("is it", "")) else None)

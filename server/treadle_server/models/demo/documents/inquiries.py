@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from treadle_server.models.demo.arithmetic.formulas import Formula, Result, operation
-from treadle_server.models.demo.arithmetic.words import Token, stem
+from treadle_server.models.demo.arithmetic.words import Token, plain, stem
 from treadle_server.models.demo.documents.documents import (
     Field,
     fields_of,
@@ -14,6 +14,14 @@ from treadle_server.models.demo.documents.documents import (
     is_object,
     name_stems,
     quoted,
+)
+from treadle_server.models.demo.documents.extremes import (
+    ABOUT,
+    Reading,
+    names_collection,
+    owner_of,
+    read_extreme,
+    row_products,
 )
 from treadle_server.models.demo.documents.filters import Filter, filters_in, mention, prefix_of, within_row
 from treadle_server.models.demo.documents.paths import (
@@ -29,21 +37,14 @@ from treadle_server.models.demo.documents.paths import (
     path_of,
     where_said,
 )
-from treadle_server.models.demo.tasks import Agenda, Query, RowTotal
-
-_QUANTITY = frozenset({"quantity", "qty", "count", "unit", "stock", "hour", "piece"})
-
-_WORTH = frozenset(
-    {"value", "cost", "revenue", "worth", "price", "bill", "turnover", "inventory", "invoice", "spend", "pay"}
+from treadle_server.models.demo.documents.shapes import (
+    missing_field,
+    read_each,
+    read_keys,
+    read_map,
+    read_sorted,
 )
-
-_ABOUT = {
-    "sum": "the total of",
-    "avg": "the average of",
-    "max": "the highest",
-    "min": "the lowest",
-    "list": "the list of",
-}
+from treadle_server.models.demo.tasks import Agenda, Query, RowTotal, Say
 
 _ORDINALS = {"first": "0", "second": "1", "third": "2", "fourth": "3", "fifth": "4", "last": "-1"}
 
@@ -60,7 +61,9 @@ def read_inquiry(tokens: Sequence[Token], agenda: Agenda, *, answers: bool = Tru
     words = tuple(token for token in tokens if token.kind != "document")
     fields = fields_of(document)
     if not fields or not (
-        _concerns(words, fields, named, fresh=agenda.fresh) or _explicit_path(words, document)
+        (agenda.fresh and re.search(r"\bkeys\b|\bone of each\b", plain(words)))
+        or _concerns(words, fields, named, fresh=agenda.fresh)
+        or _explicit_path(words, document)
     ):
         return None
     found: list[Formula] = []
@@ -143,13 +146,16 @@ def _read_part(
     question = DocumentQuestion(
         tuple(words), tuple(stem(token.text) for token in words), fields, filters, document
     )
-    rows = _row_products(question)
+    rows = row_products(question)
     if rows:
         query = agenda.add(Query(document, rows[0], rows[1], answers=False))
         return agenda.result(RowTotal(query, rows[1]))
-    for reading in (_counted, _extreme, _folded, _looked_up):
+    if told := missing_field(question):
+        return Result(agenda.add(Say("told", told))) if answers else None
+    for reading in (read_keys, read_sorted, read_each, read_map, _counted, read_extreme, _folded, _looked_up):
         task = reading(question)
         if task is not None:
+            agenda.owner = owner_of(question, document)
             return agenda.result(Query(document, *task, answers=answers))
     return None
 
@@ -160,11 +166,6 @@ def _unexplained(words: Sequence[Token], filters: Sequence[Filter]) -> bool:
     loose = [index for index, token in enumerate(words) if token.numeric and index not in said]
     beside = [{token.text for token in words[max(0, index - 1) : index + 3]} & set(FOLDS) for index in loose]
     return any(words[index].kind == "percent" for index in loose) or not all(beside)
-
-
-Reading = tuple[str, str, str, str]
-
-"""Query, what it is about, fold and the plain query for it."""
 
 
 def _explicit_path(words: Sequence[Token], document: str) -> str:
@@ -191,7 +192,7 @@ def _folded(question: DocumentQuestion) -> Reading | None:
     path = path_of(question, prefix_of(field), within_row(field))
     if not field.many:
         return path, f"the {label_of(field)}", "", ""
-    about = f"{_ABOUT[operator]} {label_of(field)}{where_said(question)}"
+    about = f"{ABOUT[operator]} {label_of(field)}{where_said(question)}"
     values = f"map(&to_number(@), {path})" if field.textual else path
     return f"{operator}({values})", about, "mean" if operator == "avg" else "sum", path
 
@@ -213,7 +214,7 @@ def _counted(question: DocumentQuestion) -> Reading | None:
         if asked:
             path = path_of(question, prefix_of(asked[0]), within_row(asked[0]))
             return f"sum({path})", f"the total of {label_of(asked[0])}{where_said(question)}", "sum", path
-        if amount and (question.filters or not amount[0].many) and not _names_collection(prefix, stems):
+        if amount and (question.filters or not amount[0].many) and not names_collection(prefix, stems):
             return None
         held = _quantity_beside(question, prefix) if many else None
         if held is not None:
@@ -227,16 +228,13 @@ def _counted(question: DocumentQuestion) -> Reading | None:
 
 def _quantity_beside(question: DocumentQuestion, prefix: tuple[str, ...] | None) -> Field | None:
     """The field that says how many pens a line is for, when the question names pens and not lines."""
-    if prefix is None or not question.filters or _names_collection(prefix, question.free):
+    if prefix is None or not question.filters or names_collection(prefix, question.free):
         return None
     fields = [field for field in question.fields if prefix_of(field) == prefix and field.numeric]
     return next(
-        (field for field in fields if set(name_stems(field.name)) & {"qty", "quantity", "count"}), None
+        (field for field in fields if set(name_stems(field.name)) & {"qty", "quantity", "count", "stock"}),
+        None,
     )
-
-
-def _names_collection(prefix: tuple[str, ...] | None, stems: list[str]) -> bool:
-    return bool(prefix) and stem(prefix[-1].removesuffix("[]")) in stems if prefix else False
 
 
 def _asked_amount(question: DocumentQuestion, field: Field) -> bool:
@@ -244,93 +242,6 @@ def _asked_amount(question: DocumentQuestion, field: Field) -> bool:
     words = [stem(token.text) for token in question.tokens]
     at = words.index("many") if "many" in words else -1
     return at >= 0 and bool(set(words[at + 1 : at + 3]) & set(name_stems(field.name)))
-
-
-def _extreme(question: DocumentQuestion) -> Reading | None:
-    operator = fold_of(question)
-    if operator not in ("max", "min"):
-        return None
-    field = numeric_field(question)
-    if field is None or not field.many:
-        return None
-    prefix = prefix_of(field)
-    row = within_row(field)
-    rows = path_of(question, prefix, "")
-    label = f"{_ABOUT[operator]} {label_of(field)}{where_said(question)}"
-    key = f"to_number({row})" if field.textual else row
-    count = _how_many_of(question)
-    identity = identity_of(question, prefix, field) if field.name else None
-    if count and identity:
-        order = f"sort_by({rows}, &{key})"
-        order = f"reverse({order})" if operator == "max" else order
-        return (
-            f"{order}[:{count}].{within_row(identity)}",
-            f"the {identity.name} of the {count} with {label}",
-            "",
-            "",
-        )
-    if identity and _asks_identity(question, identity, field):
-        return (
-            f"{operator}_by({rows}, &{key}).{within_row(identity)}",
-            f"the {label_of(identity)} with {label}",
-            "",
-            "",
-        )
-    path = path_of(question, prefix, row)
-    values = f"map(&to_number(@), {path})" if field.textual else path
-    return f"{operator}({values})", label, "", ""
-
-
-def _how_many_of(question: DocumentQuestion) -> int:
-    for at, token in enumerate(question.tokens[:-1]):
-        if token.kind == "number" and token.text.isdigit() and 1 < int(token.text) < 100:
-            beside = {word.text for word in question.tokens[max(0, at - 1) : at + 3]}
-            if beside & set(FOLDS):
-                return int(token.text)
-    return 0
-
-
-def _asks_identity(question: DocumentQuestion, identity: Field, measured: Field) -> bool:
-    texts = [token.text for token in question.tokens]
-    if {"who", "who's", "whose", "which", "whom"} & set(texts):
-        return True
-    if mention(identity, question.free)[0] >= 3:
-        return True
-    sized = {"biggest", "largest", "highest", "smallest", "lowest", "maximum", "minimum", "greatest"} & set(
-        texts
-    )
-    prefix = prefix_of(measured)
-    if sized and _names_collection(prefix, question.free):
-        return False
-    return mention(measured, question.free)[0] < 6
-
-
-def _row_products(question: DocumentQuestion) -> tuple[str, str] | None:
-    """Price times quantity, summed over the rows."""
-    stems = question.free
-    for prefix in dict.fromkeys(prefix_of(field) for field in question.fields if field.many):
-        siblings = [field for field in question.fields if prefix_of(field) == prefix and field.numeric]
-        prices = [
-            field for field in siblings if set(name_stems(field.name)) & {"price", "cost", "rate", "unit"}
-        ]
-        amounts = [
-            field for field in siblings if set(name_stems(field.name)) & _QUANTITY and field not in prices
-        ]
-        if not prices or not amounts or not applicable(question, prefix):
-            continue
-        both = all(mention(field, stems)[0] >= 6 for field in (prices[0], amounts[0]))
-        texts = [token.text for token in question.tokens]
-        times = bool({"times", "multiplied", "*", "x", "product", "by"} & set(texts))
-        worth = bool(set(stems) & _WORTH) and "prices" not in texts and "costs" not in texts
-        worth = worth and (
-            bool({"total", "overall", "sum", "whole", "all", "full", "entire"} & set(texts))
-            or "revenue" in stems
-        )
-        if (both and times) or (worth and "average" not in texts and "unit" not in stems):
-            row = f"[{within_row(prices[0])}, {within_row(amounts[0])}]"
-            about = f"the total of {label_of(prices[0])} times {label_of(amounts[0])}{where_said(question)}"
-            return path_of(question, prefix, row), about
-    return None
 
 
 def _looked_up(question: DocumentQuestion) -> Reading | None:
@@ -343,6 +254,9 @@ def _looked_up(question: DocumentQuestion) -> Reading | None:
     if not mentioned and not question.filters and not index:
         whole = (lists or objects)[:1]
         return (whole[0].path, f"the {label_of(whole[0])}", "", "") if whole else None
+    if index and len(mentioned) > 1:
+        at = next(place for place, word in enumerate(question.free) if word in _ORDINALS)
+        mentioned = [field for field in mentioned if mention(field, question.free)[1] != at + 1] or mentioned
     target = _narrowed(mentioned, objects, question) if mentioned else None
     if target is None:
         return _rows_themselves(question, index)

@@ -84,6 +84,9 @@ def read_comparison_story(sentences: Sequence[Sequence[Token]], agenda: Agenda) 
     texts = [
         re.sub(r"\b([a-z]+) ?,? who (is|has|was|had|weighs|earns)\b", r"\1 , \1 \2", text) for text in texts
     ]
+    texts = [
+        re.sub(r"\b(class|group|team|shop|school|tank|room|box) ([a-d])\b", r"\1\2", text) for text in texts
+    ]
     story = " . ".join(texts)
     if not re.search(
         r"\b(?:than|as many|as much|as old|twice|as tall|as heavy|as long|as far|(?:double|"
@@ -104,8 +107,7 @@ def read_comparison_story(sentences: Sequence[Sequence[Token]], agenda: Agenda) 
     cast = _Cast()
     for text in [*texts[: texts.index(question)], told, condition] if question else []:
         for clause in re.split(
-            r"[,;:]| and (?=[a-z' ]+? (?:is|are|has|have|had|weighs|costs|scored|earns|sold|read|"
-            r"collected|picked|baked|bought|made) )| while | but | who | which | whereas ",
+            rf"[,;:]| and (?=[a-z' ]+? {_VERB} )| while | but | who | which | whereas ",
             text,
         ):
             _hear(clause.strip(" .?"), cast)
@@ -139,6 +141,9 @@ def _hear(clause: str, cast: _Cast) -> None:
         _multiplied(cast, match)
     elif match := _BARE_MORE.search(clause):
         _relate(cast, match["name"], match["other"], "+" if match["sense"] == "more" else "-", match["num"])
+        if told := _BARE_PLAIN.search(clause, match.end()):
+            cast.known[cast.meet(_short(told["name"]))] = number(told["num"])
+            cast.numbers += 1
     elif match := _EVENT.search(clause):
         cast.events.append((_short(match["name"]), "-" if match["loss"] else "+", match["num"]))
         cast.numbers += 1

@@ -6,7 +6,8 @@ from treadle_server.models.demo.stories.quantities import Quantity
 
 LOSS = re.compile(
     r"\b(?:destroy\w*|kill\w*|steals?|stole|crash\w*|blew|collapsed|scrapped|cancel\w*|reject\w*|"
-    r"(?:is|are|were|was) (?:taken|used|occupied|reserved|booked)|"
+    r"(?:is|are|were|was|been) (?:taken|used|occupied|reserved|booked|borrowed|loaned|checked out|rented)|"
+    r"(?:he|she|they|i|we|and) hands?|hands? out|handed|"
     r"giv(?:es?|ing)|gave|los(?:es?|ing|t)|sells?|sold|eats?|ate|eaten|spen(?:ds?|t)|"
     r"spending|uses?|used|donat\w+|remov\w+|took|takes? (?:away|out|off)|"
     r"broken?|breaks?|broke|thr(?:ows?|ew)|withdr\w+|lends?|lent|drops?|dropped|burn\w*|"
@@ -25,7 +26,14 @@ GAIN = re.compile(
     r"produc\w+|and also|orders?|ordered|has|have|had|gets? on|got on|board\w*|purchas\w+|"
     r"delivered|"
     r"gives? (?:him|her|me|them)|gave (?:him|her|me|them)|gain\w*|rose by|rises?|climb\w*|"
-    r"went up|goes up|increase\w*|come|comes|came|restock\w*|extra)\b"
+    r"(?:came|come|comes|brought|given|handed) back|went up|goes up|increase\w*|come|comes|came|"
+    r"restock\w*|extra)\b"
+)
+MADE = re.compile(
+    r"\b(?:makes?|made|bakes?|baked|builds?|built|knits?|knitted|sews?|sewed|sewn|picks?|picked|collect\w*|"
+    r"produc\w+|harvest\w*|catch(?:es)?|caught|buys?|bought|cooks?|cooked|prints?|printed|paints?|painted|"
+    r"lays?|laid|writes?|wrote|plants?|planted|gathers?|gathered|earns?|earned|saves?|saved|folds?|folded|"
+    r"finds?|found|receiv\w+|assembl\w+|brews?|brewed|carv\w+|mines?|mined|pack\w*|deliver\w*)\b"
 )
 BUY = re.compile(
     r"\b(?:buys?|bought|purchas\w+|pays?|paid|spen(?:ds?|t)|costs?|orders?|ordered|subscri\w+)\b"

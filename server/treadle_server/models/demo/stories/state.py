@@ -46,6 +46,8 @@ class State:
     """Whether the last percentage was added or taken off."""
     term_sentence: int = -1
     """Sentence of the last number that was added or taken away."""
+    made: bool = False
+    """Whether the first number was made, picked or bought, so that others beside it were too."""
     settled: int = -1
     """Sentence whose shares the question chose from."""
 

@@ -13,6 +13,7 @@ from treadle_server.models.demo.stories.signs import (
     BUY,
     HELD,
     LOSS,
+    MADE,
     cue_of,
 )
 from treadle_server.models.demo.stories.state import (
@@ -21,6 +22,8 @@ from treadle_server.models.demo.stories.state import (
 
 
 def add_term(state: State, item: Quantity, *, met: bool = False) -> None:
+    if item.after.startswith("of us") and state.value is not None:
+        raise Unexplained(plain_value(item))
     sign, certain = _sign(state, item)
     state.counted = item.counted or state.counted
     if (
@@ -36,8 +39,11 @@ def add_term(state: State, item: Quantity, *, met: bool = False) -> None:
             r"\b(?:buys?|bought|pays?|paid)\b", item.before
         )
         state.terms, state.losing, state.term_sentence = [item.value], False, item.sentence
+        state.made = bool(MADE.search(item.before))
         return
     alike = not item.asked and item.unit in ("", state.unit)
+    if not certain and alike and state.made and item.sentence == state.term_sentence:
+        sign, certain = 1, True
     if not certain and alike and re.search(r"\b(?:left|remain\w*)\b", state.question):
         sign, certain = -1, True
     if not certain and not met and not _listed_with(state, item):
@@ -84,13 +90,13 @@ def _sign(state: State, item: Quantity) -> tuple[int, bool]:
     tail = re.split(r"\b(?:and|but|then|so|while)\b|[,;.?]", item.after)[0]
     certain = bool(_LISTED.fullmatch(item.before)) or "plus" in clause
     gained = re.search(
-        r"^(?:\w+ )?(?:\w+ )?(?:get on|got on|board|join|arrive|come|(?:are|is|were|was) "
+        r"^(?:\w+ )?(?:\w+ )?(?:get on|got on|board|join|arrive|come|came|return(?:ed)?|(?:are|is|were|was) "
         r"(?:added|bought|delivered|returned|received|put in))",
         tail,
     )
     lost = LOSS.search(tail) and re.search(
         r"\b(?:are|is|were|was|broken?|rotten|of them|get off|got off|leave|left|die|get|go|"
-        r"absent|missing|damaged|defective|empty|sick|sold)\b",
+        r"absent|missing|damaged|defective|empty|sick|sold|been|died|dies|broke|wilted|escaped|melted|popped|expired|burnt|burned|spoiled)\b",
         tail,
     )
     own, earlier = cue_of(clause), cue_of(item.before)
