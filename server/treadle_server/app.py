@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from treadle.v1 import admin_service_pb2, agent_service_pb2, thread_service_pb2, tool_service_pb2
 from treadle_server.clock import SteadyClock
 from treadle_server.config import Config
+from treadle_server.core.errors import Refused
 from treadle_server.engine.admission import Bounds
 from treadle_server.engine.embedded import EmbeddedEngine
 from treadle_server.engine.journal import Journal
@@ -96,7 +97,7 @@ async def serve(config: Config, make_toolbox: MakeToolbox = ToolGroups) -> int:
     _on_signals(stopping)
     try:
         server = await Server.start(config, stopping, make_toolbox)
-    except (FileUnusable, AddressUnusable) as error:
+    except (FileUnusable, AddressUnusable, Refused) as error:
         print(f"treadle serve: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
     with suppress(OSError):  # whoever started it may not want to know

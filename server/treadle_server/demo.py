@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ QUESTION = (
 """Needs several tool iterations, each of which builds on what the one before observed."""
 MODEL = "demo:react?delay_ms=25"
 KILL_AFTER_TOOL_CALLS = 2
+STOP_SECONDS = 15.0
 _LISTENING = re.compile(rb"listening on (\S+)")
 
 
@@ -49,18 +51,27 @@ class DemoServer:
         await self._process.wait()
 
     async def stop(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
-            await self._process.wait()
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._process.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            await self.kill()
 
 
 async def run() -> int:
     """Exit code 0 when the thread completed though its server was killed."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with tempfile.TemporaryDirectory(prefix="treadle-demo-") as folder:
         server = DemoServer(Path(folder))
         try:
             await server.start()
             return await _show(server)
+        except asyncio.CancelledError:
+            return 128 + signal.SIGTERM
         finally:
             await server.stop()
 

@@ -7,6 +7,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+
 class Unbreakable:
     """A text stream whose reader may go away: what cannot be written is lost, and nobody is disturbed."""
 

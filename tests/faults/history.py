@@ -123,21 +123,14 @@ def results_come_from_calls(history: History) -> Iterator[str]:
 
 
 def only_calls_that_crashed_are_unknown(history: History) -> Iterator[str]:
-    crashed = {
-        (name, call_id)
-        for name, log in history.logs.items()
-        for event in log
-        for call_id in event.execution_recovered.unknown_tool_call_ids
-    }
     for name, log in history.logs.items():
+        crashed = {call_id for event in log for call_id in event.execution_recovered.unknown_tool_call_ids}
         for event in log:
             completed = event.tool_call_completed
-            call = (name, completed.tool_call_id)
-            if (completed.status == Action.UNKNOWN) != (call in crashed) and event.HasField(
-                "tool_call_completed"
-            ):
+            left_open = completed.tool_call_id in crashed
+            if event.HasField("tool_call_completed") and (completed.status == Action.UNKNOWN) != left_open:
                 status = Action.Status.Name(completed.status)
-                yield f"{call} is {status}; left open by a crash: {call in crashed}"
+                yield f"{completed.tool_call_id} of {name} is {status}; left open by a crash: {left_open}"
 
 
 INVARIANTS: tuple[Invariant, ...] = (

@@ -120,7 +120,8 @@ def sequences(events: Sequence[Event]) -> list[int]:
 class HeldTool:
     """Makes a toolbox with one tool, `hold`, that ends when the test lets it go."""
 
-    def __init__(self, *, stubborn: bool = False) -> None:
+    def __init__(self, *, stubborn: bool = False, observation: str = "held") -> None:
+        self.observation = observation
         self.stubborn = stubborn
         """It does not let itself be cancelled."""
         self.calls = 0
@@ -145,7 +146,7 @@ class HeldTool:
         while True:
             try:
                 await asyncio.shield(waiting)
-                return ToolResult("held")
+                return ToolResult(self.observation)
             except asyncio.CancelledError:
                 if not self.stubborn:
                     waiting.cancel()

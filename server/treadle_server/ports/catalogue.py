@@ -408,7 +408,7 @@ class Threads(Protocol):
         ...
 
     async def unfinished(self, *, after: int, limit: int) -> Sequence[ThreadRow]:
-        """Threads of all tenants that have not ended, by key, beyond the key `after`."""
+        """Threads of all tenants that have not ended, by key, beyond the key `after`; no damaged ones."""
         ...
 
     async def wakes(self, *, until: int, limit: int, after: Position | None = None) -> Sequence[Wake]:

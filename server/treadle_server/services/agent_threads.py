@@ -5,6 +5,7 @@ import asyncio
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.kinds import TERMINAL, StopReason, ThreadState
 from treadle_server.core.signals import Cancel
+from treadle_server.core.transitions import allowed
 from treadle_server.ports.catalogue import (
     Condition,
     Operator,
@@ -37,14 +38,11 @@ class AgentThreads:
         """Raises Refused(THREAD_STATE_CONFLICT) if the agent has any."""
         page = await self._unfinished(tenant, agent, limit=1)
         for row in page.items:
-            thread = f"threads/{row.id}"
+            thread, state = f"threads/{row.id}", ThreadState(row.state)
             raise Refused(
                 Reason.THREAD_STATE_CONFLICT,
                 f"threads of {name} have not ended, {thread} is one; force cancels them",
-                metadata={
-                    "current_state": ThreadState(row.state).name,
-                    "allowed": ",".join(sorted(state.name for state in TERMINAL)),
-                },
+                metadata={"current_state": state.name, "allowed": ",".join(allowed(state))},
                 resource=("treadle.dev/Thread", thread),
             )
 

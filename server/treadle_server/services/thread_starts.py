@@ -218,8 +218,11 @@ class ThreadStarts:
         waiter = self._background.start(self._engine.resting(started.key))
         try:
             row = await self._reads.row_by_key(started.key)
-            if row is not None and ThreadState(row.state) not in _RESTING:
-                await waiter
+            if row is None or ThreadState(row.state) in _RESTING:
+                return
+            if not started.made:  # one whose log is damaged would be waited for in vain
+                await self._reads.view(row, full=False)
+            await waiter
         finally:
             waiter.cancel()
 

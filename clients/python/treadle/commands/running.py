@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from treadle.commands.access import access, write_json
+from treadle.commands.interrupts import insisted
 
 if TYPE_CHECKING:
     from treadle.calls.threads import ThreadFields
@@ -65,15 +67,14 @@ def _show(events: Generator[ThreadEvent, None, None], after: int, json: bool) ->
     view: View = JsonView() if json else LiveView()
     thread, last, completed = "", after, True
     try:
-        with closing(events), view:
+        with insisted(), closing(events), view:
             for event in events:
                 view.show(event)
                 thread, last = event.thread or thread, event.sequence or last
                 if event.WhichOneof("payload") == "thread_ended":
                     completed = event.thread_ended.state == Thread.COMPLETED
     except KeyboardInterrupt:
-        _say(f"detached; {_resumption(thread, last)}")
-        raise typer.Exit(DETACHED) from None
+        _detach(_resumption(thread, last))
     except TreadleError:
         if thread:
             _say(f"lost the connection; {_resumption(thread, last)}")
@@ -87,11 +88,11 @@ def _answer(client: SyncClient, agent: str, given: Input, fields: ThreadFields, 
 
     thread = client.create_thread(agent, input=given, **fields)
     try:
-        _wait(client, thread.name)
+        with insisted():
+            _wait(client, thread.name)
         thread = client.get_thread(thread.name, view=Thread.FULL if json else Thread.BASIC)
     except KeyboardInterrupt:
-        _say(f"detached; {_resumption(thread.name, 0)}")
-        raise typer.Exit(DETACHED) from None
+        _detach(_resumption(thread.name, 0))
     if json:
         write_json(thread)
     else:
@@ -111,6 +112,14 @@ def _wait(client: SyncClient, thread: str) -> None:
         for event in events:
             if event.state_changed.to in (Thread.WAITING_APPROVAL, Thread.WAITING_INPUT, Thread.PAUSED):
                 return
+
+
+def _detach(how_to_resume: str) -> NoReturn:
+    """Ends the process at once: gRPC cannot always close a channel whose call was interrupted."""
+    _say(f"detached; {how_to_resume}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(DETACHED)
 
 
 def _shortfall(thread: Thread) -> str:

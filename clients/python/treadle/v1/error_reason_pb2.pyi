@@ -77,8 +77,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     THREAD_STATE_CONFLICT: _ErrorReason.ValueType  # 13
     """FAILED_PRECONDITION. The thread's state does not allow what was asked; nothing has changed.
-    PreconditionFailure names the thread.
-    Example: `{"current_state": "COMPLETED", "allowed": "PENDING,RUNNING"}`.
+    PreconditionFailure names the thread, `allowed` lists what can be asked of it.
+    Example: `{"current_state": "COMPLETED", "allowed": "FORK,RETRY"}`.
     """
     APPROVAL_ALREADY_DECIDED: _ErrorReason.ValueType  # 14
     """FAILED_PRECONDITION. The approval is settled, otherwise than the caller wants.
@@ -116,7 +116,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     SEQUENCE_OUT_OF_RANGE: _ErrorReason.ValueType  # 22
     """OUT_OF_RANGE. The point to go on from is past the end of the log, or retention has taken what follows it.
-    Example: `{"first": "1", "last": "42"}`, the sequences there are.
+    Example: `{"first": "1", "last": "42"}`, the sequences there are, or the places a cursor can stand for.
     """
     SUBSCRIBER_TOO_SLOW: _ErrorReason.ValueType  # 23
     """RESOURCE_EXHAUSTED. The reader of a stream stayed behind. RetryInfo says when to come again, and
@@ -138,7 +138,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: `{}`.
     """
     RECORD_CORRUPT: _ErrorReason.ValueType  # 27
-    """DATA_LOSS. A stored record is damaged. ResourceInfo names what cannot be read.
+    """DATA_LOSS. A stored record is damaged. ResourceInfo names what cannot be read, `sequence` the event if it
+    is one. A stream over several threads goes on after it by `cursor`.
     Example: `{"resource": "threads/t1", "sequence": "17"}`.
     """
     UNIMPLEMENTED: _ErrorReason.ValueType  # 28
@@ -210,8 +211,8 @@ Example: `{"request_id": "order-17"}`.
 """
 THREAD_STATE_CONFLICT: ErrorReason.ValueType  # 13
 """FAILED_PRECONDITION. The thread's state does not allow what was asked; nothing has changed.
-PreconditionFailure names the thread.
-Example: `{"current_state": "COMPLETED", "allowed": "PENDING,RUNNING"}`.
+PreconditionFailure names the thread, `allowed` lists what can be asked of it.
+Example: `{"current_state": "COMPLETED", "allowed": "FORK,RETRY"}`.
 """
 APPROVAL_ALREADY_DECIDED: ErrorReason.ValueType  # 14
 """FAILED_PRECONDITION. The approval is settled, otherwise than the caller wants.
@@ -249,7 +250,7 @@ Example: `{"budget": "budgets/b1"}`.
 """
 SEQUENCE_OUT_OF_RANGE: ErrorReason.ValueType  # 22
 """OUT_OF_RANGE. The point to go on from is past the end of the log, or retention has taken what follows it.
-Example: `{"first": "1", "last": "42"}`, the sequences there are.
+Example: `{"first": "1", "last": "42"}`, the sequences there are, or the places a cursor can stand for.
 """
 SUBSCRIBER_TOO_SLOW: ErrorReason.ValueType  # 23
 """RESOURCE_EXHAUSTED. The reader of a stream stayed behind. RetryInfo says when to come again, and
@@ -271,7 +272,8 @@ same request_id. RetryInfo says when to come again.
 Example: `{}`.
 """
 RECORD_CORRUPT: ErrorReason.ValueType  # 27
-"""DATA_LOSS. A stored record is damaged. ResourceInfo names what cannot be read.
+"""DATA_LOSS. A stored record is damaged. ResourceInfo names what cannot be read, `sequence` the event if it
+is one. A stream over several threads goes on after it by `cursor`.
 Example: `{"resource": "threads/t1", "sequence": "17"}`.
 """
 UNIMPLEMENTED: ErrorReason.ValueType  # 28

@@ -290,7 +290,7 @@ class SpecReference(_message.Message):
     same behaviour.
     """
     model: _builtins.str
-    """The model to call, `provider:model`."""
+    """The model to call, `provider:model`, at most 255 characters of it."""
     def __init__(
         self,
         *,
@@ -545,7 +545,7 @@ class ModelCallStarted(_message.Message):
     attempt: _builtins.int
     """1 for the first attempt."""
     model: _builtins.str
-    """The model, `provider:model`."""
+    """The model, `provider:model`, at most 255 characters of it."""
     def __init__(
         self,
         *,
@@ -771,7 +771,7 @@ class UsageRecorded(_message.Message):
     attempt: _builtins.int
     """Which attempt, 1 for the first."""
     model: _builtins.str
-    """The model that was called, `provider:model`."""
+    """The model that was called, `provider:model`, at most 255 characters of it."""
     estimated: _builtins.bool
     """The provider did not say; the numbers are a lower bound."""
     @_builtins.property

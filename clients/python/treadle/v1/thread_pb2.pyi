@@ -356,7 +356,9 @@ class Thread(_message.Message):
     FIELD_INVALID when it is another agent's.
     """
     session: _builtins.str
-    """The conversation that it goes on with, `sessions/{session}`. Absent, without `session_key`: none."""
+    """The conversation that it goes on with, `sessions/{session}`. Absent, without `session_key`: none. Another
+    agent's is FIELD_INVALID.
+    """
     session_key: _builtins.str
     """The caller's own name of the session, which is made when there is none: 1 to 255 characters. Giving one
     of another session than `session` is FIELD_INVALID.
@@ -383,7 +385,7 @@ class Thread(_message.Message):
     actions_taken: _builtins.int
     """How many tool calls the model has asked for."""
     model_used: _builtins.str
-    """The model that answered last, `provider:model`. Empty before the first call."""
+    """The model that answered last, `provider:model`, at most 255 characters of it. Empty before the first call."""
     iterations_truncated: _builtins.bool
     """Iterations were left out to keep the answer within 1 MiB; ListIterations gives them all."""
     forked_from: _builtins.str
@@ -500,7 +502,7 @@ class Thread(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When its state, tags, labels or client_metadata last changed."""
+        """When its state last changed. Changes of tags, labels and client_metadata show in `etag` alone."""
 
     @_builtins.property
     def execution_duration(self) -> _duration_pb2.Duration:

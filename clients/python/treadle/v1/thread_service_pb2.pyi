@@ -115,8 +115,8 @@ class ExecuteAgentStreamRequest(_message.Message):
     """
     after_sequence: _builtins.int
     """Send only events with a greater sequence. 0 means from the start. After a broken stream, send the last
-    sequence seen: nothing is lost or repeated. Past the end of the log: OUT_OF_RANGE /
-    SEQUENCE_OUT_OF_RANGE.
+    sequence seen with the same request_id: nothing is lost or repeated. Past the end of the log:
+    OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE; for a thread that this call would make: FIELD_INVALID.
     """
     on_deadline: Global___ExecuteAgentRequest.OnDeadline.ValueType
     """What becomes of the thread when the call ends before it."""
@@ -211,8 +211,8 @@ class WatchThreadRequest(_message.Message):
     NOT_SUPPORTED by servers without child threads.
     """
     snapshot: _builtins.bool
-    """Begin with the thread as it is now, `snapshot`; events that it takes into account and that come after
-    `after_sequence` follow all the same.
+    """Begin with the thread as it is now, `snapshot`, view FULL; events that it takes into account and that
+    come after `after_sequence` follow all the same.
     """
     after_cursor: _builtins.str
     """With `include_children`: go on after this `cursor` of an earlier stream. FIELD_INVALID together with
@@ -257,7 +257,7 @@ class WatchThreadResponse(_message.Message):
     """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.ThreadEvent]:
-        """The events, each thread's in order of its sequence. At least one, at most 64."""
+        """The events, each thread's in order of its sequence. At least one, at most 64 that are stored."""
 
     def __init__(
         self,
@@ -502,8 +502,8 @@ class ListThreadsRequest(_message.Message):
     `session` and several fields are refused with NOT_SUPPORTED. Absent: `create_time desc`.
     """
     view: _thread_pb2.Thread.View.ValueType
-    """How much of each thread to answer. Absent: BASIC. With FULL a page holds at most 1 MiB and always at
-    least one thread if there is one.
+    """How much of each thread to answer. Absent: BASIC. A page holds at most 1 MiB and always at least one
+    thread if there is one.
     """
     def __init__(
         self,
@@ -560,8 +560,8 @@ class UpdateThreadRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes repeating safe: the same id with the same request answers the same for 24 hours. 1 to 128
-    printable characters. Absent: every request counts.
+    """Makes repeating safe: the same id with the same request is done once for 24 hours, and answers the thread
+    as it is then. 1 to 128 printable characters. Absent: every request counts.
     """
     @_builtins.property
     def thread(self) -> _thread_pb2.Thread:

@@ -199,8 +199,9 @@ class ThreadServiceServicer:
 
     def WatchThreads(self, request, context):
         """Streams the events of all threads of the tenant that fit a filter, until the caller ends it. Each
-        thread's events come in order and none is missing; between threads there is no order. OUT_OF_RANGE /
-        SEQUENCE_OUT_OF_RANGE; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING.
+        thread's events come in order and none is missing; between threads there is no order. The first answer
+        is a heartbeat with the cursor of where it begins. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE;
+        RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING; DATA_LOSS / RECORD_CORRUPT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -266,8 +267,8 @@ class ThreadServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelThread(self, request, context):
-        """Ends a thread as CANCELLED and answers once it has really stopped. Partial output is kept. OK for a
-        thread that is CANCELLED, refused for one that ended otherwise.
+        """Ends a thread as CANCELLED and answers it, view FULL, once it has really stopped. Partial output is kept.
+        OK for a thread that is CANCELLED, refused for one that ended otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

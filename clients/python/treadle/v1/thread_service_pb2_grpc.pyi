@@ -65,8 +65,9 @@ class ThreadServiceStub:
     """
     WatchThreads: _grpc.UnaryStreamMultiCallable[_thread_service_pb2.WatchThreadsRequest, _thread_service_pb2.WatchThreadResponse]
     """Streams the events of all threads of the tenant that fit a filter, until the caller ends it. Each
-    thread's events come in order and none is missing; between threads there is no order. OUT_OF_RANGE /
-    SEQUENCE_OUT_OF_RANGE; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING.
+    thread's events come in order and none is missing; between threads there is no order. The first answer
+    is a heartbeat with the cursor of where it begins. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE;
+    RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING; DATA_LOSS / RECORD_CORRUPT.
     """
     ListThreadEvents: _grpc.UnaryUnaryMultiCallable[_thread_service_pb2.ListThreadEventsRequest, _thread_service_pb2.ListThreadEventsResponse]
     """Lists the stored events of a thread in order of their sequence. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE."""
@@ -91,8 +92,8 @@ class ThreadServiceStub:
     ResumeThread: _grpc.UnaryUnaryMultiCallable[_thread_service_pb2.ResumeThreadRequest, _thread_pb2.Thread]
     """Lets a paused thread go on, or withdraws a pause that has not taken effect. Refused once it has ended."""
     CancelThread: _grpc.UnaryUnaryMultiCallable[_thread_service_pb2.CancelThreadRequest, _thread_pb2.Thread]
-    """Ends a thread as CANCELLED and answers once it has really stopped. Partial output is kept. OK for a
-    thread that is CANCELLED, refused for one that ended otherwise.
+    """Ends a thread as CANCELLED and answers it, view FULL, once it has really stopped. Partial output is kept.
+    OK for a thread that is CANCELLED, refused for one that ended otherwise.
     """
     CompleteThread: _grpc.UnaryUnaryMultiCallable[_thread_service_pb2.CompleteThreadRequest, _thread_pb2.Thread]
     """Ends a thread in the state and with the output that the caller gives, and answers once it has really
@@ -148,8 +149,9 @@ class ThreadServiceAsyncStub(ThreadServiceStub):
     """
     WatchThreads: _aio.UnaryStreamMultiCallable[_thread_service_pb2.WatchThreadsRequest, _thread_service_pb2.WatchThreadResponse]  # type: ignore[assignment]
     """Streams the events of all threads of the tenant that fit a filter, until the caller ends it. Each
-    thread's events come in order and none is missing; between threads there is no order. OUT_OF_RANGE /
-    SEQUENCE_OUT_OF_RANGE; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING.
+    thread's events come in order and none is missing; between threads there is no order. The first answer
+    is a heartbeat with the cursor of where it begins. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE;
+    RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING; DATA_LOSS / RECORD_CORRUPT.
     """
     ListThreadEvents: _aio.UnaryUnaryMultiCallable[_thread_service_pb2.ListThreadEventsRequest, _thread_service_pb2.ListThreadEventsResponse]  # type: ignore[assignment]
     """Lists the stored events of a thread in order of their sequence. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE."""
@@ -174,8 +176,8 @@ class ThreadServiceAsyncStub(ThreadServiceStub):
     ResumeThread: _aio.UnaryUnaryMultiCallable[_thread_service_pb2.ResumeThreadRequest, _thread_pb2.Thread]  # type: ignore[assignment]
     """Lets a paused thread go on, or withdraws a pause that has not taken effect. Refused once it has ended."""
     CancelThread: _aio.UnaryUnaryMultiCallable[_thread_service_pb2.CancelThreadRequest, _thread_pb2.Thread]  # type: ignore[assignment]
-    """Ends a thread as CANCELLED and answers once it has really stopped. Partial output is kept. OK for a
-    thread that is CANCELLED, refused for one that ended otherwise.
+    """Ends a thread as CANCELLED and answers it, view FULL, once it has really stopped. Partial output is kept.
+    OK for a thread that is CANCELLED, refused for one that ended otherwise.
     """
     CompleteThread: _aio.UnaryUnaryMultiCallable[_thread_service_pb2.CompleteThreadRequest, _thread_pb2.Thread]  # type: ignore[assignment]
     """Ends a thread in the state and with the output that the caller gives, and answers once it has really
@@ -258,8 +260,9 @@ class ThreadServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_thread_service_pb2.WatchThreadResponse], _abc.AsyncIterator[_thread_service_pb2.WatchThreadResponse]]:
         """Streams the events of all threads of the tenant that fit a filter, until the caller ends it. Each
-        thread's events come in order and none is missing; between threads there is no order. OUT_OF_RANGE /
-        SEQUENCE_OUT_OF_RANGE; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING.
+        thread's events come in order and none is missing; between threads there is no order. The first answer
+        is a heartbeat with the cursor of where it begins. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE;
+        RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING; DATA_LOSS / RECORD_CORRUPT.
         """
 
     @_abc_1.abstractmethod
@@ -338,8 +341,8 @@ class ThreadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _thread_service_pb2.CancelThreadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_thread_pb2.Thread, _abc.Awaitable[_thread_pb2.Thread]]:
-        """Ends a thread as CANCELLED and answers once it has really stopped. Partial output is kept. OK for a
-        thread that is CANCELLED, refused for one that ended otherwise.
+        """Ends a thread as CANCELLED and answers it, view FULL, once it has really stopped. Partial output is kept.
+        OK for a thread that is CANCELLED, refused for one that ended otherwise.
         """
 
     @_abc_1.abstractmethod

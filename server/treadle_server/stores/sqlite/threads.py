@@ -3,6 +3,9 @@
 import json
 from collections.abc import Sequence
 
+import structlog
+
+from treadle_server.core.errors import Refused
 from treadle_server.ports.catalogue import Page, Position, ThreadQuery, ThreadRow, Wake
 from treadle_server.ports.log import Conflict, RequestRow, ThreadKey
 from treadle_server.stores.refusals import revision_differs
@@ -12,6 +15,8 @@ from treadle_server.stores.sqlite.changes import Changes
 from treadle_server.stores.sqlite.readers import Readers, Row
 from treadle_server.stores.sqlite.statements import Answer, Write, WriteMany
 from treadle_server.stores.sqlite.thread_queries import keys_of_page
+
+_LOG = structlog.get_logger(__name__)
 
 _ROW = """
 SELECT t.tenant, t.thread, t.id, t.agent, coalesce(a.id, ''), t.version,
@@ -97,7 +102,14 @@ class SqliteThreads:
         return Page(items, (rows[query.limit - 1][0], items[-1].key.thread))
 
     async def unfinished(self, *, after: int, limit: int) -> Sequence[ThreadRow]:
-        return [_thread(row) for row in await self._readers.rows(_UNFINISHED, (after, limit))]
+        found: list[ThreadRow] = []
+        while True:
+            wanted = limit - len(found)
+            rows = await self._readers.rows(_UNFINISHED, (after, wanted))
+            found += [thread for thread in map(_undamaged, rows) if thread is not None]
+            if len(rows) < wanted or len(found) == limit:
+                return found
+            after = rows[-1][1]
 
     async def wakes(self, *, until: int, limit: int, after: Position | None = None) -> Sequence[Wake]:
         rows = await self._readers.rows(_WAKES, (until, *(after or (0, 0)), limit))
@@ -144,6 +156,15 @@ class SqliteThreads:
             Write(_DELETE_LABELS, (thread,)),
             request=request,
         )
+
+
+def _undamaged(row: Row) -> ThreadRow | None:
+    """One damaged row must not keep the others from being driven."""
+    try:
+        return _thread(row)
+    except Refused as damage:
+        _LOG.error("thread_left_out", thread=row[2], why=damage.message)
+        return None
 
 
 def _thread(row: Row) -> ThreadRow:
