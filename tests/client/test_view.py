@@ -255,7 +255,7 @@ def _failure(message: str) -> Status:
         ),
         (
             ThreadEvent(execution_recovered=events.ExecutionRecovered(epoch=3, unknown_tool_call_ids=["c"])),
-            "taken up again after a crash, epoch 3; outcome unknown: c",
+            "taken up again by another server, epoch 3; outcome unknown: c",
         ),
         (ThreadEvent(redacted=events.Redacted(kind="input_received")), "(input_received was erased)"),
         (

@@ -13,7 +13,8 @@ from treadle_server.core import events as e
 from treadle_server.core import signals as s
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.evolve import fold
-from treadle_server.core.kinds import Effect, ThreadState
+from treadle_server.core.kinds import Decision, Effect, ThreadState
+from treadle_server.core.policy import arguments_digest
 from treadle_server.core.state import State
 from treadle_server.core.values import Content
 from treadle_server.engine.admission import Bounds
@@ -180,6 +181,33 @@ async def test_a_full_disk_refuses_a_signal_and_the_next_one_lands(build: OpenHo
     await within(house.engine.ask(key, steer(house, LARGE)))
     assert await inputs(house, key) == ["hello", LARGE]
     assert house.fatal == []
+
+
+async def test_what_another_asked_in_vain_keeps_no_thread_from_running(house: House) -> None:
+    """A cancel on top of a resume, of which only the resume finds room on the disk."""
+    house.bench.add("pay", effect=Effect.AT_MOST_ONCE, approvers_needed=1)
+    key = await house.start(use("pay"), say("fine"))
+    await within(house.reached(key, ThreadState.WAITING_APPROVAL))
+    await within(house.engine.ask(key, s.Pause(house.clock.now())))
+    house.log.hold()
+    decide = s.Decide(
+        house.clock.now(), "approval-call-1-1", Decision.APPROVE, "users/bob", arguments_digest("{}")
+    )
+    asks = [asyncio.create_task(house.engine.ask(key, ask)) for ask in (decide, s.Resume(house.clock.now()))]
+    await until(lambda: house.log.waiting == 1)
+    await turns()
+    cancel = s.Cancel(house.clock.now(), reason=LARGE)
+    in_vain = asyncio.create_task(house.engine.ask(key, cancel, request(house, "x")))
+    await until(lambda: house.log.waiting == 2)
+    await fill_the_disk(house)
+    house.log.release()
+
+    await within(asyncio.gather(*asks))
+    with pytest.raises(Refused):
+        await within(in_vain)
+    await free_the_disk(house)
+    house.clock.advance(1.1)
+    assert (await house.ended(key)).state == ThreadState.COMPLETED
 
 
 async def test_a_running_thread_whose_head_was_refused_still_obeys_a_cancel(house: House) -> None:

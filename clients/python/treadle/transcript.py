@@ -188,7 +188,7 @@ class Transcript:
         recovered = event.execution_recovered
         unknown = ", ".join(self.tool(call) for call in recovered.unknown_tool_call_ids)
         lost = f"; outcome unknown: {unknown}" if unknown else ""
-        yield _line(f"taken up again after a crash, epoch {recovered.epoch}{lost}", "magenta", 0)
+        yield _line(f"taken up again by another server, epoch {recovered.epoch}{lost}", "magenta", 0)
 
     def _tell_redacted(self, event: ThreadEvent) -> Iterator[Line]:
         yield _line(f"({event.redacted.kind} was erased)", "dim")

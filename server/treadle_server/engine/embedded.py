@@ -91,9 +91,11 @@ class EmbeddedEngine:
 
     async def _finish_start(self, head: Head, start: Start) -> None:
         try:
-            await self._journal.durable(head, self._journal.present(head))
+            made = self._journal.present(head)
+            await self._journal.durable(head, made)
             name = start.spec.agent_version.rpartition("/versions/")[0]
-            self.offer(head, Subject(start.row.agent, name, start.row.session, start.ask.session))
+            subject = Subject(start.row.agent, name, start.row.session, start.ask.session)
+            self._offer(head.key, made.state, subject)
         finally:
             if head.key in self._tasks:
                 self._handed_over[head.key] = head
@@ -123,7 +125,7 @@ class EmbeddedEngine:
                 continue
             finally:
                 self._journal.close(head)
-            self._changed(head)
+            self._changed(head, state)
             return state
         text = f"the thread's log was changed {CONFLICTS_MAX} times by others; try again"
         raise Refused(Reason.STORE_UNAVAILABLE, text, retry_after_micros=1_000_000)
@@ -164,12 +166,11 @@ class EmbeddedEngine:
     def waiting_count(self) -> int:
         return self._admission.waiting_count
 
-    def offer(self, head: Head, subject: Subject) -> None:
-        """Lets a thread run as soon as it may, if there is anything for it to do."""
-        state = head.state
-        if not state.ended and decide(state):
-            self.enqueue(head.key, subject, state.spec.limits.max_concurrent_threads, state.create_time)
-        self._arm_near(head.key, state)
+    def _offer(self, key: ThreadKey, state: State, subject: Subject | None) -> None:
+        """Lets a thread run as soon as it may, if its durable state has anything to do."""
+        if subject is not None and decide(state):
+            self.enqueue(key, subject, state.spec.limits.max_concurrent_threads, state.create_time)
+        self._arm_near(key, state)
 
     def enqueue(self, key: ThreadKey, subject: Subject, agent_max: int, since: int) -> None:
         self._subjects[key] = subject
@@ -199,16 +200,14 @@ class EmbeddedEngine:
             driver.poke()
         return driver is not None
 
-    def _changed(self, head: Head) -> None:
-        """After a caller's ask: wakes the driver, or lets the thread run or leave."""
+    def _changed(self, head: Head, state: State) -> None:
+        """An ask is durable, and this the state after it: wakes the driver, or lets the thread run or leave."""
         if self._poke(head.key):
             return
-        if head.state.ended:
+        if state.ended:
             self._gone(head.key, head.session)
-            return
-        subject = self._subjects.get(head.key)
-        if subject is not None:
-            self.offer(head, subject)
+        else:
+            self._offer(head.key, state, self._subjects.get(head.key))
 
     def _run(self, candidate: Candidate) -> None:
         task = asyncio.create_task(self._drive(candidate))

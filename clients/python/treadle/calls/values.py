@@ -19,6 +19,8 @@ def json_of(value: Any) -> str:
 
 def input_of(text: str, data: Any, given: Input | None) -> Input:
     """The input that a caller described by text, by a JSON value, or as it is to be."""
+    if not isinstance(text, str):
+        raise TypeError("the text of an input is a str; give JSON as data=...")
     made = Input(text=text)
     if given is not None:
         made.MergeFrom(given)
