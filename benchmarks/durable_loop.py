@@ -1,8 +1,8 @@
 """A durable run of an agent beside its floor: `python -m benchmarks.durable_loop`.
 
-A run is four tool iterations and an answer by a scripted model without latency, with FULL durability, started
-and streamed to its end by one call from another process. Rounds alternate with those of `benchmarks.floor`, so
-that the ratio holds though the machine's speed drifts.
+A run is four tool iterations and an answer by a scripted model without latency, with FULL durability,
+started and streamed to its end by one call from another process. Rounds alternate with those of
+`benchmarks.floor`, so that the ratio holds though the machine's speed drifts.
 """
 
 import argparse
@@ -16,10 +16,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from treadle import Client
-from treadle.v1 import thread_service_pb2
-
 import grpc.aio
+
 from benchmarks.floor import run_floor
 from benchmarks.measure import (
     HEADERS,
@@ -33,6 +31,8 @@ from benchmarks.measure import (
     sync_ms,
     table,
 )
+from treadle import Client
+from treadle.v1 import thread_service_pb2
 
 TOOL_ITERATIONS = 4
 _LISTENING = re.compile(rb"listening on \S+:(\d+)")

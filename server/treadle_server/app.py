@@ -204,12 +204,12 @@ class Server:
     async def _open(self) -> None:
         self._add_services()
         self.address = self._bind()
+        await recover(self._engine, self.store.threads, self._specs)
         await self._grpc.start()
         for name in ("", *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        gc.freeze()
-        await recover(self._engine, self.store.threads, self._specs)
         self._sweeper.start()
+        gc.freeze()
 
     def _add_services(self) -> None:
         doorway = Doorway(

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from treadle import Client
 
 from tests.server_process import ServerProcess
+from treadle import Client
 
 
 @pytest.fixture

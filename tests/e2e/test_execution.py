@@ -5,12 +5,12 @@ import json
 from contextlib import aclosing
 
 import pytest
+
+from tests.server_process import ServerProcess
 from treadle import Client, ThreadEvent
 from treadle.errors import OutOfRange
 from treadle.v1 import agent_pb2, event_pb2, thread_pb2
 from treadle.v1.thread_service_pb2 import ExecuteAgentRequest
-
-from tests.server_process import ServerProcess
 
 
 def script(*turns: object) -> str:
@@ -55,7 +55,9 @@ async def test_every_field_of_a_complete_execution_record_is_filled(client: Clie
     assert thread.output.text == "It is 42."  # output_data
     assert not thread.HasField("error")  # error_message
     assert (thread.subject.type, thread.subject.id) == ("deal", "deal-17")  # context_type, context_id
-    assert thread.start_time.ToNanoseconds() >= thread.create_time.ToNanoseconds() > 0  # started_at, created_at
+    assert (
+        thread.start_time.ToNanoseconds() >= thread.create_time.ToNanoseconds() > 0
+    )  # started_at, created_at
     assert thread.end_time.ToNanoseconds() >= thread.start_time.ToNanoseconds()  # completed_at
     assert thread.update_time.ToNanoseconds() >= thread.end_time.ToNanoseconds()  # updated_at
     assert thread.execution_duration.ToNanoseconds() > 0  # execution_time_ms

@@ -53,10 +53,15 @@ class HeldLog:
         return len(self.units) >= self._hold_at
 
     def release(self) -> None:
+        """Lets everything pass, from now on too."""
         self._hold_at = sys.maxsize
-        queue, self._queue = self._queue, {}
-        for unit, ticket in queue.values():
-            ticket.give(self._below.submit(unit))
+        while self._queue:
+            self.release_one()
+
+    def release_one(self) -> None:
+        """Lets the oldest unit pass, and goes on holding the others."""
+        unit, ticket = self._queue.pop(next(iter(self._queue)))
+        ticket.give(self._below.submit(unit))
 
     def allocate_thread(self) -> int:
         return self._below.allocate_thread()

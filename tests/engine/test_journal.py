@@ -199,13 +199,44 @@ async def test_what_another_asked_in_vain_keeps_no_thread_from_running(house: Ho
     cancel = s.Cancel(house.clock.now(), reason=LARGE)
     in_vain = asyncio.create_task(house.engine.ask(key, cancel, request(house, "x")))
     await until(lambda: house.log.waiting == 2)
+    house.log.release_one()
+    await within(asyncio.gather(*asks))
     await fill_the_disk(house)
     house.log.release()
 
-    await within(asyncio.gather(*asks))
     with pytest.raises(Refused):
         await within(in_vain)
     await free_the_disk(house)
+    house.clock.advance(1.1)
+    assert (await house.ended(key)).state == ThreadState.COMPLETED
+
+
+async def test_a_driver_leaves_no_thread_for_what_was_asked_in_vain(house: House) -> None:
+    """A cancel on top of what brings the thread to rest, of which only the latter finds room."""
+
+    async def hold(_: object) -> str:
+        house.log.hold()
+        return "held"
+
+    house.bench.add("pay", effect=Effect.AT_MOST_ONCE, approvers_needed=1)
+    house.bench.add("look", hold)
+    key = await house.start(use("pay", "look"), say("fine"))
+    await until(lambda: house.log.waiting == 1)
+    cancel = s.Cancel(house.clock.now(), reason=LARGE)
+    in_vain = asyncio.create_task(house.engine.ask(key, cancel, request(house, "x")))
+    await until(lambda: house.log.waiting == 2)
+    house.log.release_one()
+    await within(house.reached(key, ThreadState.WAITING_APPROVAL))
+    await turns()
+    await fill_the_disk(house)
+    house.log.release()
+    with pytest.raises(Refused):
+        await within(in_vain)
+    await free_the_disk(house)
+
+    digest = arguments_digest("{}")
+    ask = s.Decide(house.clock.now(), "approval-call-1-1", Decision.APPROVE, "users/bob", digest)
+    await within(house.engine.ask(key, ask))
     house.clock.advance(1.1)
     assert (await house.ended(key)).state == ThreadState.COMPLETED
 

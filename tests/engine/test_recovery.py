@@ -94,6 +94,30 @@ async def test_a_session_held_by_a_thread_that_waits_stays_held_after_a_restart(
     assert (await second.ended(waiting)).state == ThreadState.COMPLETED
 
 
+async def test_a_thread_that_came_before_the_recovery_gives_way_to_the_holder_of_its_session(
+    build: OpenHouse,
+) -> None:
+    first = await build()
+    session = await first.session()
+    holder = await first.start({"hang": True}, session=session)
+    await first.committed(holder, "model_call_started")
+    await first.crash()
+
+    second = await build()
+    newcomer = await second.start(say("fine"), session=session)
+    await second.recover()
+    await second.committed(holder, "execution_recovered")
+    second.clock.advance(1.1)
+    await turns(50)
+    assert (await second.row(newcomer)).state == ThreadState.PENDING
+
+    await second.cancel(holder)
+    await second.ended(holder)
+    second.clock.advance(1.1)
+    assert (await second.ended(newcomer)).state == ThreadState.COMPLETED
+    await until(lambda: left_over(second.engine) == {})
+
+
 async def test_a_recovery_that_is_interrupted_is_done_by_the_next(build: OpenHouse) -> None:
     house = await build()
     starts = [house.plan(use("save"), say("fine")) for _ in range(60)]

@@ -14,6 +14,7 @@ from treadle_server.core.errors import Reason, Refused
 from treadle_server.feed.tenants import CommitFeed
 from treadle_server.ports.catalogue import CommitPage, CommitRow
 from treadle_server.ports.log import ThreadKey
+from treadle_server.stores.sqlite.commits import POSITIONS_MAX
 
 
 class Follower:
@@ -156,6 +157,18 @@ async def test_an_idle_stream_does_not_read_for_what_others_commit(house: House)
         await noise.inputs("noise")
 
     assert house.store.readers.reads - reads <= 6  # what it needs to find out that there is nothing
+    await follower.stop()
+
+
+async def test_what_stands_behind_thousands_of_commits_of_others_comes_without_waiting(house: House) -> None:
+    noise, log = writer(house, tenant=2), writer(house)
+    tickets = [noise.append(said("noise")) for _ in range(POSITIONS_MAX + 200)]
+    await within(tickets[-1].wait())
+    await log.inputs("a")
+
+    follower = Follower(commits(house), 1).start()
+    await follower.got(1)
+    assert [page.items for page in follower.pages] == [tuple(follower.rows)]
     await follower.stop()
 
 

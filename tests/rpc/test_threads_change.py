@@ -15,13 +15,14 @@ from tests.rpc.runs import (
     create,
     ended,
     get,
-    kinds,
     make_agent,
     pb,
     run,
+    until,
     until_event,
     watch,
 )
+from tests.stores.kit import Gate
 
 T1 = "threads/t1"
 
@@ -261,15 +262,18 @@ async def test_a_forced_delete_frees_the_session_for_the_next_thread(rig: Rig) -
 
 
 async def test_a_forced_delete_of_a_thread_that_ends_by_itself_meanwhile_deletes_it(rig: Rig) -> None:
-    await make_agent(rig, "helper", {"text": "done", "delay_ms": 30})
-    threads = [(await create(rig, f"t{number}")).name for number in range(20)]
+    await make_agent(rig, "helper", {"text": "done", "delay_ms": 100})
+    await create(rig, "t1")
+    await until_event(rig, T1, "model_call_started")
+    store, gate = rig.server.store, Gate()
+    held = await gate.hold(store)
+    await until(lambda: store.committer.backlog == 1)  # the end, which nobody can read yet
 
-    async def delete_at_its_end(name: str) -> None:
-        async for response in watch(rig, name, event_types=["message_completed", "thread_ended"]):
-            if kinds(response.events):
-                break
-        await delete(rig, name, force=True)
-
-    await asyncio.gather(*(delete_at_its_end(name) for name in threads))
+    deleting = asyncio.ensure_future(delete(rig, force=True))
+    for _ in range(10):
+        assert (await get(rig, T1)).state == Thread.RUNNING
+    gate.opening.set()
+    await held.wait()
+    await deleting
 
     assert await names(rig, "") == []

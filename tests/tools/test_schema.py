@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treadle_server.core.kinds import Effect
-from treadle_server.tools.arguments import arguments_problem
 from treadle_server.core.text import bounded
+from treadle_server.tools.arguments import arguments_problem
 from treadle_server.tools.schema import parameters_schema, tool_spec
 
 

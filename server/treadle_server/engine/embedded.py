@@ -201,7 +201,7 @@ class EmbeddedEngine:
         return driver is not None
 
     def _changed(self, head: Head, state: State) -> None:
-        """An ask is durable, and this the state after it: wakes the driver, or lets the thread run or leave."""
+        """A caller's ask is durable, with this state: wakes the driver, or lets the thread run or leave."""
         if self._poke(head.key):
             return
         if state.ended:
@@ -227,7 +227,8 @@ class EmbeddedEngine:
         except (Conflict, Replayed, Refused) as refused:
             _LOG.warning("events_refused", thread=key.thread, why=str(refused) or type(refused).__name__)
             hopeless = isinstance(refused, Refused) and refused.reason in _HOPELESS
-            self._failed(candidate, None if hopeless else RETRY_SECONDS)
+            gives_way = isinstance(refused, Conflict)
+            self._failed(candidate, None if hopeless else RETRY_SECONDS, gives_way=gives_way)
         except Exception:
             _LOG.exception("thread_not_driven", thread=key.thread)
             self._failed(candidate, self._fault(key))
@@ -249,11 +250,17 @@ class EmbeddedEngine:
             self._drivers.pop(key, None)
             self._journal.close(head)
 
-    def _failed(self, candidate: Candidate, retry_seconds: float | None) -> None:
-        """A driver broke off. The thread keeps its session, and runs again later if there is any hope."""
+    def _failed(self, candidate: Candidate, retry_seconds: float | None, *, gives_way: bool = False) -> None:
+        """A driver broke off. The thread runs again later if there is any hope.
+
+        It keeps its session, unless the store may know another thread as the active one there.
+        """
         if self.draining:
             return
-        self._admission.rest(candidate.key)
+        if gives_way:
+            self._admission.leave(candidate.key, candidate.session)
+        else:
+            self._admission.rest(candidate.key)
         if retry_seconds is not None:
             asyncio.get_running_loop().call_later(retry_seconds, self._again, candidate)
 

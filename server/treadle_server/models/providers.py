@@ -42,7 +42,7 @@ class Providers:
         self._models: dict[str, Model] = {}
 
     def problems(self) -> dict[str, str]:
-        """Providers that an agent can name, in order, each with what it lacks to be called; empty = nothing."""
+        """Providers that an agent can name, each with what it lacks to be called; empty = nothing."""
         missing = " or ".join(_GOOGLE_KEYS) + " is not set"
         lacks = {"google": "" if any(os.environ.get(name) for name in _GOOGLE_KEYS) else missing}
         return {name: lacks.get(name, "") for name in sorted(self._factories)}

@@ -2,7 +2,7 @@
 
 A field `x_micros` of a class is a Timestamp or Duration `x` of the message where the message has that; a
 `Fault` is a `google.rpc.Status`; enums go by number; tuples are repeated fields; `None` is an absent message
-or optional scalar; default values are not set, as in proto3. A field marked `apart` is no field of the message.
+or optional scalar; default values are not set, as in proto3. A field marked `apart` is not of the message.
 """
 
 import types

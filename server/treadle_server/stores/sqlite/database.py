@@ -69,9 +69,12 @@ def open_database(
 
 def _open_locked(path: Path, lock: FileLock, durability: Durability) -> Database:
     _create_private(path)
-    connection = sqlite3.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
-    )
+    try:
+        connection = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+    except sqlite3.Error as error:
+        raise FileUnusable(f"{path} cannot be opened: {error}") from error
     try:
         _check_kind(connection, path)
         _set_up(connection, durability)
