@@ -181,8 +181,10 @@ class Server:
 
         def on_fatal(error: Exception) -> None:
             _LOG.error("store_failed", why=str(error))
-            if not stopping.done():
-                stopping.set_result(EXIT_FENCED if isinstance(error, Fenced) else EXIT_IO_ERROR)
+            code = EXIT_FENCED if isinstance(error, Fenced) else EXIT_IO_ERROR
+            if stopping.done():  # it fails while it stops: what is left to do can only hang
+                os._exit(code)
+            stopping.set_result(code)
 
         store = await SqliteStore.open(
             config.db,
@@ -197,6 +199,7 @@ class Server:
         try:
             await server._open()
         except BaseException:
+            await server._engine.drain(0)
             await server._close()
             raise
         return server
@@ -357,7 +360,7 @@ def _channel_options() -> Sequence[tuple[str, int]]:
         ("grpc.http2.settings_timeout", 10_000),
         ("grpc.max_connection_idle_ms", 30 * 60_000),
         ("grpc.max_connection_age_ms", 6 * 3_600_000),
-        ("grpc.max_connection_age_grace_ms", 60_000),
+        ("grpc.max_connection_age_grace_ms", 6 * 3_600_000),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.ping_timeout_ms", 20_000),

@@ -44,9 +44,10 @@ async def _ids(rig: Rig, metadata: Any) -> list[str]:
 
 
 async def _until_refused(rig: Rig, metadata: Any) -> None:
-    while True:
-        await rig.agents.ListAgents(LIST, metadata=metadata)
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(20):
+        while True:
+            await rig.agents.ListAgents(LIST, metadata=metadata)
+            await asyncio.sleep(0.02)
 
 
 async def test_without_keys_everybody_is_the_admin_of_the_default_tenant(rig: Rig) -> None:

@@ -16,7 +16,7 @@ _CODE_CANCELLED = 1
 _CODE_UNKNOWN = 2
 
 UNKNOWN_OUTCOME = (
-    "The outcome of this call is unknown: the server stopped before the result was recorded. It may or may "
+    "The outcome of this call is unknown: it was interrupted before the result was recorded. It may or may "
     "not have taken effect, and it was not repeated."
 )
 

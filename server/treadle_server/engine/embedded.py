@@ -11,6 +11,7 @@ from treadle_server.core.accept import Ask
 from treadle_server.core.decide import decide, wake_at
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.kinds import TERMINAL, WAITING, ThreadState
+from treadle_server.core.outcomes import Recovered
 from treadle_server.core.signals import Due
 from treadle_server.core.state import State
 from treadle_server.engine.admission import Admission, Bounds, Candidate
@@ -206,6 +207,8 @@ class EmbeddedEngine:
             return
         if state.ended:
             self._gone(head.key, head.session)
+        elif state.ending and state.in_flight:  # by its log only: nobody runs these calls any more
+            self._in_background(self._tell(head.key, Recovered(self._clock.now(), self._epoch)))
         else:
             self._offer(head.key, state, self._subjects.get(head.key))
 
@@ -222,7 +225,7 @@ class EmbeddedEngine:
         key = candidate.key
         try:
             state = await self._driven(key)
-        except (Fenced, StoreFailed):
+        except Fenced:
             return  # nothing can be written any more: the process is about to end
         except (Conflict, Replayed, Refused) as refused:
             _LOG.warning("events_refused", thread=key.thread, why=str(refused) or type(refused).__name__)
@@ -328,15 +331,16 @@ class EmbeddedEngine:
     def _ring(self, key: ThreadKey) -> None:
         self._timers.pop(key, None)
         if key not in self._drivers and not self.draining:
-            self._in_background(self._due(key))
+            self._in_background(self._tell(key, Due(self._clock.now())))
 
-    async def _due(self, key: ThreadKey) -> None:
+    async def _tell(self, key: ThreadKey, ask: Ask) -> None:
+        """Records what nobody waits for."""
         try:
-            await self._ask(key, Due(self._clock.now()))
+            await self._ask(key, ask)
         except (Refused, Fenced, StoreFailed) as refused:
-            _LOG.warning("timer_refused", thread=key.thread, why=str(refused))
+            _LOG.warning("not_recorded", thread=key.thread, ask=type(ask).__name__, why=str(refused))
         except Exception:
-            _LOG.exception("timer_failed", thread=key.thread)
+            _LOG.exception("recording_failed", thread=key.thread)
 
     # Stopping
 

@@ -233,6 +233,9 @@ class ThreadServicer:
         full = request.view == thread_pb2.Thread.FULL
         async with aclosing(self._reads.page(query, full=full)) as views:
             async for view, after in views:
+                if view is None:
+                    following = after
+                    continue
                 message = thread_message(view)
                 room -= message.ByteSize()
                 if room < 0 and response.threads:

@@ -127,10 +127,11 @@ class ThreadReads:
 
     async def page(
         self, query: ThreadQuery, *, full: bool
-    ) -> AsyncGenerator[tuple[ThreadView, Position | None], None]:
+    ) -> AsyncGenerator[tuple[ThreadView | None, Position | None], None]:
         """A page's threads, each with where a page that ends with it goes on; None after the very last.
 
-        Ends early when many events had to be read: living threads are folded from their logs.
+        One that was deleted since is None, and still says where to go on. The page ends early when many
+        events had to be read: living threads are folded from their logs.
         """
         with listed():
             page = await self._threads.list(query)
@@ -139,12 +140,12 @@ class ThreadReads:
             if folded > SEARCHED_RECORDS_MAX:
                 return
             folded += row.sequence if full or row.summary is None else 0
+            view: ThreadView | None = None
             try:
                 view = await self.view(row, full=full)
             except Refused as refused:
-                if refused.reason is Reason.RESOURCE_NOT_FOUND:
-                    continue  # deleted since the page was read
-                raise
+                if refused.reason is not Reason.RESOURCE_NOT_FOUND:
+                    raise
             value = getattr(row, query.order_by.value) or 0
             yield view, page.next if index == last else (value, row.key.thread)
 
