@@ -22,7 +22,7 @@ class Retry:
     delay_seconds_max: float = 5.0
     """Longest pause, unless the server asks for a longer one."""
     call_seconds_max: float = 15.0
-    """Time after the first failure in which a call that never reached the server is repeated."""
+    """Time after the first failure in which a call is repeated: its request_id makes that safe."""
     stream_seconds_max: float = 300.0
     """The same for a stream that had begun, and for waiting for a thread that is known to exist."""
 

@@ -115,7 +115,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: `{"budget": "budgets/b1"}`.
     """
     SEQUENCE_OUT_OF_RANGE: _ErrorReason.ValueType  # 22
-    """OUT_OF_RANGE. The point to go on from is past the end of the log, or retention has taken what follows it.
+    """OUT_OF_RANGE. The point to go on from is past the end of the log.
     Example: `{"first": "1", "last": "42"}`, the sequences there are, or the places a cursor can stand for.
     """
     SUBSCRIBER_TOO_SLOW: _ErrorReason.ValueType  # 23
@@ -249,7 +249,7 @@ BUDGET_EXCEEDED: ErrorReason.ValueType  # 21
 Example: `{"budget": "budgets/b1"}`.
 """
 SEQUENCE_OUT_OF_RANGE: ErrorReason.ValueType  # 22
-"""OUT_OF_RANGE. The point to go on from is past the end of the log, or retention has taken what follows it.
+"""OUT_OF_RANGE. The point to go on from is past the end of the log.
 Example: `{"first": "1", "last": "42"}`, the sequences there are, or the places a cursor can stand for.
 """
 SUBSCRIBER_TOO_SLOW: ErrorReason.ValueType  # 23

@@ -136,11 +136,11 @@ class Thread(_message.Message):
         REPEATED_FAILURE: Thread._StopReason.ValueType  # 21
         """The model made the same failing call again and again. FAILED."""
         POISONED: Thread._StopReason.ValueType  # 22
-        """It alone brought the server down several times. FAILED."""
+        """It alone brought the server down several times. FAILED. Kept for it: servers of 0.1 do not tell so."""
         DATA_LOSS: Thread._StopReason.ValueType  # 23
-        """Its stored record is damaged. FAILED."""
+        """Its stored record is damaged. FAILED. Kept for it: servers of 0.1 answer DATA_LOSS instead."""
         INTERNAL: Thread._StopReason.ValueType  # 24
-        """A fault of the server. FAILED."""
+        """A fault of the server. FAILED. Kept for it: servers of 0.1 try again instead."""
 
     class StopReason(_StopReason, metaclass=_StopReasonEnumTypeWrapper):
         """Why a thread ended."""
@@ -190,11 +190,11 @@ class Thread(_message.Message):
     REPEATED_FAILURE: Thread.StopReason.ValueType  # 21
     """The model made the same failing call again and again. FAILED."""
     POISONED: Thread.StopReason.ValueType  # 22
-    """It alone brought the server down several times. FAILED."""
+    """It alone brought the server down several times. FAILED. Kept for it: servers of 0.1 do not tell so."""
     DATA_LOSS: Thread.StopReason.ValueType  # 23
-    """Its stored record is damaged. FAILED."""
+    """Its stored record is damaged. FAILED. Kept for it: servers of 0.1 answer DATA_LOSS instead."""
     INTERNAL: Thread.StopReason.ValueType  # 24
-    """A fault of the server. FAILED."""
+    """A fault of the server. FAILED. Kept for it: servers of 0.1 try again instead."""
 
     class _Command:
         ValueType = _typing.NewType("ValueType", _builtins.int)
