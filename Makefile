@@ -46,7 +46,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.durable_loop
 
 soak: setup
-	$(BIN)/python -m pytest -m soak --timeout 7200
+	$(BIN)/python -m pytest -m soak -s --timeout 7200
 
 clean:
 	rm -rf $(VENV) third_party .mypy_cache .ruff_cache .pytest_cache .hypothesis

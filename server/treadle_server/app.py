@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import grpc
 import structlog
@@ -15,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from treadle.v1 import admin_service_pb2, agent_service_pb2, thread_service_pb2, tool_service_pb2
+from treadle_server import files
 from treadle_server.clock import SteadyClock
 from treadle_server.config import Config
 from treadle_server.core.errors import Refused
@@ -28,6 +30,7 @@ from treadle_server.engine.sweeper import Sweeper
 from treadle_server.feed.feed import HotFeed
 from treadle_server.feed.tenants import CommitFeed
 from treadle_server.models.providers import Providers
+from treadle_server.overdue import Overdue
 from treadle_server.ports.log import Fenced
 from treadle_server.ports.tools import Notes, Toolbox
 from treadle_server.rpc.admin import AdminServicer
@@ -36,7 +39,8 @@ from treadle_server.rpc.agents import AgentServicer
 from treadle_server.rpc.handlers import Doorway, Handlers
 from treadle_server.rpc.identity import Identities
 from treadle_server.rpc.limits import CLIENT_METADATA_BYTES_MAX, INPUT_BYTES_MAX, PAGE_SIZE_MAX
-from treadle_server.rpc.resources import AgentMessages, KeyMessages
+from treadle_server.rpc.log_lines import quieten
+from treadle_server.rpc.resources import AgentMessages, BackupMessages, KeyMessages, TenantMessages
 from treadle_server.rpc.stalls import Stalls
 from treadle_server.rpc.thread_filters import ThreadFilters
 from treadle_server.rpc.threads import ThreadServicer
@@ -45,6 +49,7 @@ from treadle_server.services.agent_checks import AgentChecks
 from treadle_server.services.agent_lists import AgentLists
 from treadle_server.services.agent_threads import AgentThreads
 from treadle_server.services.agents import Agents
+from treadle_server.services.backups import Backups
 from treadle_server.services.keys import Keys
 from treadle_server.services.requests import Replays
 from treadle_server.services.server_info import (
@@ -56,6 +61,7 @@ from treadle_server.services.server_info import (
     ServerStatistics,
 )
 from treadle_server.services.tenant_stream import TenantStream
+from treadle_server.services.tenants import Tenants
 from treadle_server.services.thread_reads import ThreadReads
 from treadle_server.services.thread_starts import ThreadStarts
 from treadle_server.services.threads import Threads
@@ -67,6 +73,7 @@ from treadle_server.tools.groups import ToolGroups
 from treadle_server.tools.schemas import JsonSchemas
 from treadle_server.version import __version__
 from treadle_server.wire.codec import ProtoCodec
+from treadle_server.workers.retention import Retention
 
 _LOG = structlog.get_logger(__name__)
 
@@ -74,6 +81,9 @@ EXIT_UNUSABLE = 1
 EXIT_IO_ERROR = 74
 EXIT_FENCED = 75
 STOP_SECONDS = 2.0
+"""Streams that took their status have ended at once; calls that go on get so long."""
+OVERDUE_SECONDS = 10.0
+"""A server that stops is gone so long after `drain_seconds`, whatever hangs."""
 _SERVICES = {
     "treadle.v1.AgentService": agent_service_pb2,
     "treadle.v1.ThreadService": thread_service_pb2,
@@ -94,30 +104,55 @@ MakeToolbox = Callable[[Notes, Callable[[], int]], Toolbox]
 async def serve(config: Config, make_toolbox: MakeToolbox = ToolGroups) -> int:
     """Serves until a signal or a fatal fault; returns the exit code."""
     stopping: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    _on_signals(stopping)
+    overdue = Overdue(config.drain_seconds + OVERDUE_SECONDS)
+    _on_signals(stopping, overdue)
+    quieten()
     try:
-        server = await Server.start(config, stopping, make_toolbox)
+        server = await _started(config, stopping, make_toolbox)
     except (FileUnusable, AddressUnusable, Refused) as error:
         print(f"treadle serve: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
-    with suppress(OSError):  # whoever started it may not want to know
-        print(f"listening on {server.address}", flush=True)
-    code = await stopping
-    if code:  # the store has failed: whatever else is tried can only hang
-        _LOG.error("stopping", exit_code=code)
-        os._exit(code)
-    _LOG.info("stopping")
-    await server.stop()
+    if server is not None:
+        with suppress(OSError):  # whoever started it may not want to know
+            print(f"listening on {server.address}", flush=True)
+        _leave_if_failed(await stopping)
+        _LOG.info("stopping")
+        await server.stop()
+    overdue.stopped()
     return 0
 
 
-def _on_signals(stopping: "asyncio.Future[int]") -> None:
+async def _started(
+    config: Config, stopping: "asyncio.Future[int]", make_toolbox: MakeToolbox
+) -> "Server | None":
+    """None when it is to stop before it serves."""
+    starting = asyncio.ensure_future(Server.start(config, stopping, make_toolbox))
+    either: set[asyncio.Future[Any]] = {starting, stopping}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        _leave_if_failed(stopping.result())
+        starting.cancel()
+    try:
+        return await starting
+    except asyncio.CancelledError:
+        _LOG.info("stopped_before_serving")
+        return None
+
+
+def _leave_if_failed(code: int) -> None:
+    if code:  # the store has failed: whatever else is tried can only hang
+        _LOG.error("stopping", exit_code=code)
+        os._exit(code)
+
+
+def _on_signals(stopping: "asyncio.Future[int]", overdue: Overdue) -> None:
     """The first SIGTERM or SIGINT drains, the second ends the process at once."""
 
     def stop() -> None:
         if stopping.done():
-            os._exit(128 + signal.SIGTERM)
+            os._exit(stopping.result() or 128 + signal.SIGTERM)
         stopping.set_result(0)
+        overdue.begin()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -146,6 +181,8 @@ class Server:
             Journal(store.log, self._codec, self._specs),
             Steps(self._models, self._toolbox, self._schemas, self._feed, clock),
             clock,
+            threads=store.threads,
+            trials=store.trials,
             epoch=store.epoch,
             bounds=Bounds(
                 config.running_threads_max,
@@ -157,13 +194,25 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._replays = Replays(store.requests, clock)
         self._keys = Keys(store.api_keys, store.tenants, KeyMessages(), self._replays, clock)
+        self.retention = Retention(
+            store.housekeeping, clock, default_micros=_micros_of_days(config.thread_retention_days)
+        )
+        self._tenants = Tenants(store.tenants, TenantMessages(), self._replays, clock, self.retention.poke)
+        self._backups = Backups(store.copies, BackupMessages(), self._replays, clock)
         self._start_time = clock.now()
         self.admission = Admission(
             LaneLimits(config.unary_calls_max, config.tenant_unary_calls_max),
-            LaneLimits(config.streams_max, config.tenant_streams_max),
+            LaneLimits(
+                config.streams_max,
+                config.tenant_streams_max,
+                config.stream_starts_per_second_max,
+                config.tenant_stream_starts_per_second_max,
+            ),
             Backlog(lambda: store.committer.backlog, config.backlog_max),
         )
-        self._grpc: grpc.aio.Server = grpc.aio.server(options=_channel_options(), compression=None)
+        self._grpc: grpc.aio.Server = grpc.aio.server(
+            options=_channel_options(config.connection_streams_max), compression=None
+        )
         self.address = ""
 
     @classmethod
@@ -192,14 +241,17 @@ class Server:
             durability=Durability(config.durability),
             take_over=config.take_over,
             clock=clock,
+            backup_dir=config.backup_dir,
+            reserve_bytes=config.disk_reserve_mib << 20,
         )
         if config.durability != "full":
             _LOG.warning("durability_relaxed", loses="the newest acknowledged changes at a power loss")
         server = cls(config, store, clock, make_toolbox)
         try:
             await server._open()
-        except BaseException:
-            await server._engine.drain(0)
+        except BaseException as error:
+            stopped = isinstance(error, asyncio.CancelledError)  # threads may be in calls already
+            await server._engine.drain(config.drain_seconds if stopped else 0)
             await server._close()
             raise
         return server
@@ -211,7 +263,9 @@ class Server:
         await self._grpc.start()
         for name in ("", *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._engine.begun()
         self._sweeper.start()
+        self.retention.start()
         gc.freeze()
 
     def _add_services(self) -> None:
@@ -243,7 +297,7 @@ class Server:
             "treadle.v1.AgentService": AgentServicer(agents, AgentLists(store.agents, AgentMessages())),
             "treadle.v1.ThreadService": self._thread_servicer(agents),
             "treadle.v1.ToolService": ToolServicer(Tools(self._toolbox)),
-            "treadle.v1.AdminService": AdminServicer(self._keys, self._info),
+            "treadle.v1.AdminService": AdminServicer(self._keys, self._tenants, self._backups, self._info),
         }
 
     def _thread_servicer(self, agents: Agents) -> ThreadServicer:
@@ -314,6 +368,7 @@ class Server:
             read_count=self.store.readers.reads,
             running_thread_count=self._engine.running_count,
             waiting_thread_count=self._engine.waiting_count,
+            stream_count=self.admission.streams.count,
         )
 
     def _bind(self) -> str:
@@ -338,7 +393,8 @@ class Server:
         self._feed.drain()
         self._tenant_feed.drain()
         await self._sweeper.stop()
-        await self._engine.drain(self._config.drain_seconds)
+        await self.retention.stop()
+        await asyncio.gather(self._engine.drain(self._config.drain_seconds), self._backups.stop())
         await self._close()
 
     async def _close(self) -> None:
@@ -348,12 +404,17 @@ class Server:
         await self.store.close()
 
 
-def _channel_options() -> Sequence[tuple[str, int]]:
+def _micros_of_days(days: float | None) -> int | None:
+    return None if days is None else round(days * 86_400_000_000)
+
+
+def _channel_options(connection_streams_max: int) -> Sequence[tuple[str, int]]:
     """Values that were measured on grpc.aio 1.85: bursts are refused with CANCELLED at the defaults."""
     return (
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", 2 * MESSAGE_BYTES_MAX),
-        ("grpc.max_concurrent_streams", 10_000),
+        ("grpc.max_concurrent_streams", connection_streams_max),
+        ("grpc.max_allowed_incoming_connections", files.connections_max() or 1_000_000),
         ("grpc.server.max_pending_requests", 20_000),
         ("grpc.server.max_pending_requests_hard_limit", 30_000),
         ("grpc.server_handshake_timeout_ms", 10_000),

@@ -74,6 +74,15 @@ def demo() -> None:
     raise typer.Exit(asyncio.run(show.run()))
 
 
+def check(
+    file: Annotated[Path, typer.Argument(help="Database file, also one that a server has open.")],
+) -> None:
+    """Looks through a whole database file: 0 when it is sound, 1 with a line for each problem."""
+    from treadle_server import check as checking
+
+    raise typer.Exit(checking.run(file))
+
+
 def main() -> None:
     """`python -m treadle_server`: `serve` alone."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

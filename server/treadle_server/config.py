@@ -26,6 +26,8 @@ class Config(BaseSettings):
     config: Path | None = None
     take_over: bool = False
     """Take the file from a server that is frozen; its next commit is refused and it exits 75."""
+    backup_dir: Path | None = None
+    """Folder for backups; absent: `<db>-backups` beside the database. It is made at the first one."""
     durability: Literal["full", "relaxed"] = "full"
     """`relaxed` may lose the newest acknowledged changes at a power loss, never at a crash."""
 
@@ -47,13 +49,23 @@ class Config(BaseSettings):
     tenant_unary_calls_max: int = Field(default=1000, ge=1)
     streams_max: int = Field(default=20_000, ge=1)
     tenant_streams_max: int = Field(default=10_000, ge=1)
+    stream_starts_per_second_max: int = Field(default=2000, ge=1)
+    """Streams that may begin in a second after a first burst of as many; others are told when to come."""
+    tenant_stream_starts_per_second_max: int = Field(default=1250, ge=1)
+    connection_streams_max: int = Field(default=1000, ge=1)
+    """Calls of one connection at one time; its client keeps back the others. Each may cost up to 50 kB, also
+    while it is being refused."""
     backlog_max: int = Field(default=20_000, ge=1)
     """Changes that may wait to be written; then calls that change something are refused."""
+    disk_reserve_mib: int = Field(default=16, ge=0, le=4096)
+    """Of the disk, kept in a file beside the database, so that threads can be ended when it is full."""
     subscriber_stall_seconds: float = Field(default=30.0, gt=0)
     """How long a stream's reader may take nothing before it is ended with SUBSCRIBER_TOO_SLOW."""
     heartbeat_seconds: float = Field(default=15.0, gt=0)
     drain_seconds: float = Field(default=10.0, ge=0)
     """How long calls that must not be repeated may take to end after SIGTERM."""
+    thread_retention_days: float | None = Field(default=None, gt=0, le=36_525)
+    """How long threads are kept after their end, for tenants that do not say; absent: for ever."""
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

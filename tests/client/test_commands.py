@@ -22,9 +22,9 @@ from google.rpc import error_details_pb2
 from tests.client.runs import THREAD, calculation, ended, numbered
 from tests.client.server import Server, answers, hangs, refuses
 from tests.client.test_view import CALCULATION
-from treadle import Agent, AgentVersion, ApiKey, Input, Thread, Usage
+from treadle import Agent, AgentVersion, ApiKey, Input, Tenant, Thread, Usage
 from treadle.commands.agents import tools_of
-from treadle.v1.admin_service_pb2 import ListApiKeysResponse
+from treadle.v1.admin_service_pb2 import ListApiKeysResponse, ListTenantsResponse
 from treadle.v1.agent_service_pb2 import ListAgentsResponse, ListAgentVersionsResponse
 from treadle.v1.event_pb2 import StateChanged, ThreadEvent
 from treadle.v1.thread_service_pb2 import ListThreadsResponse, WatchThreadResponse
@@ -397,3 +397,34 @@ async def test_the_help_needs_no_server_and_no_grpc(server: Server) -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
 
     assert await process.wait() == 0
+
+
+async def test_tenants_are_made_changed_and_listed(server: Server) -> None:
+    acme = Tenant(name="tenants/acme", display_name="Acme")
+    acme.thread_retention.FromSeconds(36 * 3_600)
+    page = ListTenantsResponse(tenants=[acme, Tenant(name="tenants/default")])
+    server.play(answers(acme), answers(acme), answers(acme), answers(acme), answers(page))
+
+    made = await finished(server, "tenants", "create", "acme", "--thread-retention-days", "1.5")
+    shown = await finished(server, "tenants", "get", "acme")
+    await finished(server, "tenants", "update", "acme", "--display-name", "Acme")
+    await finished(server, "tenants", "update", "acme", "--clear-thread-retention")
+    listed = await finished(server, "tenants", "list")
+
+    assert (made.code, made.out) == (0, "tenants/acme\n")
+    assert json.loads(shown.out)["threadRetention"] == "129600s"
+    assert listed.out == "tenants/acme\t1.5 days\tAcme\ntenants/default\tas the server says\t\n"
+    requests = [asked.request for asked in server.asked]
+    assert (requests[0].tenant_id, requests[0].tenant.thread_retention.seconds) == ("acme", 129_600)
+    assert requests[1].name == "tenants/acme"
+    assert list(requests[2].update_mask.paths) == ["display_name"]
+    assert list(requests[3].update_mask.paths) == ["thread_retention"]
+
+
+async def test_a_retention_is_given_or_cleared_and_a_span_of_time(server: Server) -> None:
+    both = ("--thread-retention-days", "1", "--clear-thread-retention")
+
+    for options in (both, ("--thread-retention-days", "nan"), ("--thread-retention-days", "1e300")):
+        refused = await finished(server, "tenants", "update", "acme", *options)
+        assert (refused.code, "Traceback" in refused.err) == (2, False)
+    assert server.asked == []

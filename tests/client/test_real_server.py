@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,25 @@ async def test_a_key_that_was_made_opens_the_server(process: ServerProcess, hand
     listed = await handle.items("list_api_keys", "default")
     assert [each.principal for each in listed] == ["ann"]
     await handle.answer("delete_api_key", key.name)
+
+
+async def test_a_thread_that_expires_is_told_from_one_that_never_was(handle: Handle, client: Client) -> None:
+    name = await agent(client)
+    thread = (await handle.answer("execute", name, data={"turns": [{"text": "Done."}]})).name
+    tenant = await handle.answer("update_tenant", "default", thread_retention=timedelta(seconds=1))
+    assert tenant == await handle.answer("get_tenant", "tenants/default")
+
+    async with asyncio.timeout(60):
+        while [each.name for each in await handle.items("list_threads")]:
+            await handle.answer("update_tenant", "default", thread_retention=timedelta(seconds=1))
+
+    with pytest.raises(OutOfRange) as gap:
+        await handle.items("watch", thread)
+    assert gap.value.reason == "SEQUENCE_OUT_OF_RANGE"
+    with pytest.raises(NotFound, match="expired"):
+        await handle.answer("get_thread", thread)
+    made = await handle.answer("create_tenant", "acme", display_name="Acme")
+    assert [each.name for each in await handle.items("list_tenants")] == [made.name, "tenants/default"]
 
 
 async def test_a_run_from_the_command_line(process: ServerProcess) -> None:

@@ -24,7 +24,7 @@ from treadle import (
     Thread,
     ThreadContext,
 )
-from treadle.calls import admin, agents, controls, streams, threads
+from treadle.calls import admin, agents, backups, controls, streams, tenants, threads
 from treadle.calls.call import Pages, Stream, Unary, path_of
 
 # Methods of the client that are called otherwise than their RPC.
@@ -36,7 +36,7 @@ NAMES = {
 }
 CALLS = {
     name: call
-    for module in (admin, agents, controls, streams, threads)
+    for module in (admin, agents, backups, controls, streams, tenants, threads)
     for name, call in inspect.getmembers(module, inspect.isfunction)
     if call.__module__ == module.__name__ and not name.endswith("_of")
 }
@@ -46,7 +46,10 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "complete_thread": ("t", Thread.FAILED),
     "submit_tool_result": ("t", "call-1"),
 }
-NONE_NEEDED = {"list_agents", "list_threads", "list_builtin_tools", "get_server_info", "watch_threads"}
+NONE_NEEDED = {
+    *("list_agents", "list_threads", "list_builtin_tools", "list_tenants"),
+    *("get_server_info", "watch_threads"),
+}
 
 
 def made(name: str) -> Any:
@@ -177,6 +180,18 @@ def test_an_update_of_a_key_names_what_was_given() -> None:
 
     assert request.api_key == key
     assert list(request.update_mask.paths) == ["expire_time"]
+
+
+def test_an_update_of_a_tenant_names_what_was_given_or_cleared() -> None:
+    kept = request_of(tenants.update_tenant("acme", thread_retention=timedelta(days=1)))
+    cleared = request_of(tenants.update_tenant("acme", display_name="", clear_thread_retention=True))
+
+    assert (kept.tenant.name, kept.tenant.thread_retention.seconds) == ("tenants/acme", 86_400)
+    assert list(kept.update_mask.paths) == ["thread_retention"]
+    assert list(cleared.update_mask.paths) == ["display_name", "thread_retention"]
+    assert not cleared.tenant.HasField("thread_retention")
+    with pytest.raises(ValueError, match="either"):
+        tenants.update_tenant("acme", thread_retention=timedelta(days=1), clear_thread_retention=True)
 
 
 def test_a_cancel_waits_longer_than_its_grace() -> None:

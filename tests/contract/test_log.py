@@ -22,6 +22,8 @@ from tests.contract.units import (
     records,
     request,
 )
+from tests.stores.disk import LARGE, fill_the_disk, free_the_disk, refusal
+from tests.stores.kit import until
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.log import Conflict, NewSession, Record, Replayed, ThreadKey, Unit
 from treadle_server.stores.memory import MemoryLog
@@ -45,6 +47,9 @@ class Subject:
     log: AllocatingLog
     clock: HandClock
     make_session: Callable[[], Awaitable[int]]
+    fill: Callable[[], Awaitable[None]]
+    """Takes all room away: what is submitted then waits, or is refused."""
+    make_room: Callable[[], Awaitable[None]]
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -56,7 +61,8 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         async def next_key() -> int:
             return next(keys)
 
-        yield Subject(MemoryLog(clock), clock, next_key)
+        memory = MemoryLog(clock)
+        yield Subject(memory, clock, next_key, _soon(memory.fill), _soon(memory.make_room))
         return
     failures: list[Exception] = []
     store = await SqliteStore.open(tmp_path / "t.db", on_fatal=failures.append, clock=clock)
@@ -65,9 +71,22 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         new = NewSession(id="s", session_key="", agent=1, parent_object="", create_time=NOW)
         return (await store.sessions.create_if_absent(1, new)).key
 
-    yield Subject(store.log, clock, make_session)
+    async def fill() -> None:
+        key = await create(store.log, "sacrificed")
+        await fill_the_disk(store)
+        store.log.submit(Unit(key, 1, [LARGE]))
+        await until(lambda: refusal(store.log) is not None)
+
+    yield Subject(store.log, clock, make_session, fill, lambda: free_the_disk(store))
     await store.close()
     assert failures == []
+
+
+def _soon(act: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    async def later() -> None:
+        act()
+
+    return later
 
 
 @pytest.fixture
@@ -418,3 +437,80 @@ async def test_many_threads_are_written_at_once_without_holes(log: AllocatingLog
 
     expected = [str(number) for number in range(11)]
     assert [await bodies(log, key) for key in keys] == [expected] * 20
+
+
+async def test_without_room_a_new_thread_is_refused_and_its_id_stays_free(subject: Subject) -> None:
+    log = subject.log
+    key = ThreadKey(1, log.allocate_thread())
+    log.check_writable()
+    await subject.fill()
+
+    with pytest.raises(Refused) as writable:
+        log.check_writable()
+    with pytest.raises(Refused) as made:
+        await log.submit(creation(key, "refused", thread_id="wanted", request=request())).wait()
+
+    assert (writable.value.reason, made.value.reason) == (Reason.DISK_FULL, Reason.DISK_FULL)
+    await subject.make_room()
+    await until(lambda: refusal(log) is None)
+    await log.submit(creation(key, "made", thread_id="wanted", request=request())).wait()
+    assert await bodies(log, key) == ["made"]
+
+
+async def test_without_room_units_wait_in_their_order_and_are_written_once_there_is(
+    subject: Subject,
+) -> None:
+    log, heard = subject.log, list[Unit]()
+    key = await create(log, "created")
+    await subject.fill()
+    log.subscribe(heard.extend)
+    units = [Unit(key, number, records(str(number))) for number in (1, 2, 3)]
+    tickets = [log.submit(unit) for unit in units]
+    wait = asyncio.ensure_future(tickets[0].wait())
+    other = ThreadKey(1, log.allocate_thread())
+    with pytest.raises(Refused):  # it came after them, so they have been looked at
+        await log.submit(creation(other, "refused")).wait()
+
+    read = await bodies(log, key)
+    before = (heard.copy(), [ticket.done for ticket in tickets], wait.done())
+    await subject.make_room()
+    await asyncio.gather(wait, *(ticket.wait() for ticket in tickets))
+
+    assert before == ([], [False] * 3, False)
+    assert read == ["created"]  # reads go on meanwhile
+    assert await bodies(log, key) == ["created", "1", "2", "3"]
+    assert [id(unit) for unit in heard if unit.key == key] == [id(unit) for unit in units]
+
+
+async def test_without_room_what_ends_a_thread_is_written_behind_what_waits_of_it(subject: Subject) -> None:
+    log = subject.log
+    ending, other = [await create(log, "created") for _ in range(2)]
+    await subject.fill()
+    first = log.submit(Unit(ending, 1, records("result")))
+    waits = log.submit(Unit(other, 1, records("waits")))
+
+    await log.submit(Unit(ending, 2, records("ended"), projection(COMPLETED), urgent=True)).wait()
+    done = (first.done, waits.done)
+    read = [await bodies(log, key) for key in (ending, other)]
+    await subject.make_room()
+    await waits.wait()
+
+    assert done == (True, False)
+    assert read == [["created", "result", "ended"], ["created"]]
+    assert await bodies(log, other) == ["created", "waits"]
+
+
+async def test_without_room_a_unit_that_waits_does_not_grow(subject: Subject) -> None:
+    log = subject.log
+    key, other = [await create(log, "created") for _ in range(2)]
+    await subject.fill()
+    unit = Unit(key, 1, records("waits"))
+    ticket = log.submit(unit)
+    await log.submit(Unit(other, 1, urgent=True)).wait()  # so the one before it was taken
+
+    grew = log.extend(unit, lambda open_unit: open_unit.records.clear())
+    await subject.make_room()
+    await ticket.wait()
+
+    assert grew is False
+    assert await bodies(log, key) == ["created", "waits"]

@@ -18,6 +18,7 @@ from treadle_server.core import events as e
 from treadle_server.core import outcomes as o
 from treadle_server.core import signals as s
 from treadle_server.core.commands import CallModel
+from treadle_server.core.decide import CLOCK_SLACK_MICROS, decide, due
 from treadle_server.core.kinds import CallStatus, StopReason, ThreadState, UnknownPolicy
 from treadle_server.core.replies import UNKNOWN_OUTCOME
 from treadle_server.core.values import Cost, Usage
@@ -174,3 +175,15 @@ def test_crash_after_crash_leaves_one_attempt_for_each() -> None:
     assert history.tool("call-1-1").startable == ["model-2"]
     assert history.state.running_since == history.state.start_time
     assert history.now - history.state.start_time > SECOND
+
+
+def test_a_wait_for_another_attempt_is_over_when_the_wall_clock_was_put_back_behind_its_beginning() -> None:
+    state = created().turn("", "look").begin().tool_fails("call-1-1").state
+    (waiting,) = decide(state)
+    failed_at = state.update_time
+
+    assert due(state, waiting.not_before - 1) == []
+    assert due(state, waiting.not_before) == [waiting]
+    assert due(state, failed_at) == []
+    assert due(state, failed_at - CLOCK_SLACK_MICROS) == [], "events that came together may differ so much"
+    assert due(state, failed_at - 24 * HOUR) == [waiting]

@@ -63,6 +63,9 @@ class HeldLog:
         unit, ticket = self._queue.pop(next(iter(self._queue)))
         ticket.give(self._below.submit(unit))
 
+    def check_writable(self) -> None:
+        self._below.check_writable()
+
     def allocate_thread(self) -> int:
         return self._below.allocate_thread()
 

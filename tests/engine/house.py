@@ -20,10 +20,12 @@ from treadle_server.core.values import Content
 from treadle_server.engine.admission import Admission, Bounds
 from treadle_server.engine.embedded import EmbeddedEngine
 from treadle_server.engine.journal import Journal
+from treadle_server.engine.quarantine import Pace, Quarantine
 from treadle_server.engine.recovery import recover
 from treadle_server.engine.specs import CachedSpecs
 from treadle_server.engine.steps import Steps
 from treadle_server.engine.sweeper import Sweeper
+from treadle_server.engine.timers import Timers
 from treadle_server.engine.waiters import Waiters
 from treadle_server.feed.feed import HotFeed
 from treadle_server.models.providers import FACTORIES, Providers
@@ -171,7 +173,9 @@ class House:
     # Life
 
     async def recover(self) -> int:
-        return await within(recover(self.engine, self.store.threads, self.specs))
+        count = await within(recover(self.engine, self.store.threads, self.specs))
+        self.engine.begun()
+        return count
 
     async def crash(self) -> None:
         """As a kill: nothing more reaches the file, and nobody is asked to finish anything."""
@@ -220,6 +224,7 @@ async def open_house(
     heartbeat_seconds: float = 15.0,
     tail_events_max: int = 512,
     look_seconds: float = 30.0,
+    pace: Pace | None = None,
 ) -> House:
     """Tools are those of the bench, or the server's own; models are the server's own and those given."""
     clock, codec, fatal = LoopClock(), ProtoCodec(), list[Exception]()
@@ -232,7 +237,14 @@ async def open_house(
     bench = bench or Workbench()
     toolbox: Toolbox = ToolGroups(store.notes, clock.now) if builtin else bench
     steps = Steps(providers, toolbox, JsonSchemas(), feed, clock)
-    engine = EmbeddedEngine(log, journal, steps, clock, epoch=store.epoch, bounds=bounds or Bounds())
+    engine = EmbeddedEngine(
+        *(log, journal, steps, clock),
+        threads=store.threads,
+        trials=store.trials,
+        epoch=store.epoch,
+        bounds=bounds or Bounds(),
+        pace=pace,
+    )
     sweeper = Sweeper(engine, store.threads, store.housekeeping, clock, look_seconds=look_seconds)
     parts = (store, log, clock, codec, feed, journal, specs, engine, sweeper, providers, bench, toolbox)
     return House(path, *parts, fatal)
@@ -242,7 +254,7 @@ def left_over(thing: object) -> dict[str, object]:
     """The collections of an object, and of the parts that are its own, that are not empty."""
     left: dict[str, object] = {}
     for name, value in vars(thing).items():
-        if isinstance(value, Admission | Journal | Waiters):
+        if isinstance(value, Admission | Journal | Quarantine | Timers | Waiters):
             left.update({f"{name}.{inner}": rest for inner, rest in left_over(value).items()})
             continue
         tasks = isinstance(value, set) and any(isinstance(item, asyncio.Task) for item in value)

@@ -1,6 +1,8 @@
 """The one door to the log: signals land in order, whole, and memory never says more than the log will."""
 
 import asyncio
+import time
+from dataclasses import replace
 
 import pytest
 
@@ -8,18 +10,20 @@ from tests.engine.conftest import OpenHouse
 from tests.engine.handloop import turns, until, within
 from tests.engine.house import House, left_over, say, use
 from tests.engine.workbench import Gate
-from tests.stores.kit import StatementWork
+from tests.stores.disk import LARGE as LARGE_RECORD
+from tests.stores.disk import fill_the_disk, free_the_disk, refusal
 from treadle_server.core import events as e
 from treadle_server.core import signals as s
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.evolve import fold
-from treadle_server.core.kinds import Decision, Effect, ThreadState
+from treadle_server.core.kinds import CallStatus, Decision, Effect, ThreadState
 from treadle_server.core.policy import arguments_digest
+from treadle_server.core.spec import Limits
 from treadle_server.core.state import State
 from treadle_server.core.values import Content
 from treadle_server.engine.admission import Bounds
+from treadle_server.engine.patience import WAIT_SECONDS
 from treadle_server.ports.log import Replayed, RequestRow, ThreadKey, Unit
-from treadle_server.stores.sqlite.statements import Answer
 
 NOBODY_RUNS = Bounds(server_max=0)
 LARGE = "x" * 200_000
@@ -45,13 +49,23 @@ async def assert_memory_is_the_log(house: House, key: ThreadKey) -> None:
     house.journal.close(head)
 
 
-async def fill_the_disk(house: House) -> None:
-    """No page more can be had; what fits into the present ones still does."""
-    await house.store.committer.submit(StatementWork([Answer("PRAGMA max_page_count = 1")])).wait()
+async def find_the_disk_full(house: House) -> None:
+    """Fills it, and lets a thread that nobody is interested in find it so."""
+    key = await house.start(say("fine"))
+    await house.ended(key)
+    await fill_the_disk(house.store)
+    house.store.log.submit(Unit(key, await house.store.log.last_sequence(key), [LARGE_RECORD]))
+    await until(lambda: refusal(house.log) is not None)
 
 
-async def free_the_disk(house: House) -> None:
-    await house.store.committer.submit(StatementWork([Answer("PRAGMA max_page_count = 1000000")])).wait()
+async def use_up_the_request_id(house: House) -> None:
+    """Another call has it: a unit with it is refused when it comes to the disk."""
+    key = await house.start(say("fine"))
+    await house.ended(key)
+    used = replace(request(house, ""), digest=b"of another call")
+    await house.store.threads.update(
+        await house.row(key), tags=(), labels={}, client_metadata=b"", request=used
+    )
 
 
 async def append_behind_its_back(house: House, key: ThreadKey, text: str) -> None:
@@ -167,24 +181,9 @@ async def test_a_thread_whose_events_were_refused_is_driven_on(house: House) -> 
     assert "execution_recovered" in await house.kinds(key)
 
 
-async def test_a_full_disk_refuses_a_signal_and_the_next_one_lands(build: OpenHouse) -> None:
-    house = await build(bounds=NOBODY_RUNS)
-    key = await house.start(say("fine"))
-    await fill_the_disk(house)
-
-    with pytest.raises(Refused) as refused:
-        await within(house.engine.ask(key, steer(house, LARGE)))
-    assert refused.value.reason is Reason.DISK_FULL
-    await assert_memory_is_the_log(house, key)
-
-    await free_the_disk(house)
-    await within(house.engine.ask(key, steer(house, LARGE)))
-    assert await inputs(house, key) == ["hello", LARGE]
-    assert house.fatal == []
-
-
 async def test_what_another_asked_in_vain_keeps_no_thread_from_running(house: House) -> None:
-    """A cancel on top of a resume, of which only the resume finds room on the disk."""
+    """A cancel on top of a resume, of which only the resume is not refused."""
+    await use_up_the_request_id(house)
     house.bench.add("pay", effect=Effect.AT_MOST_ONCE, approvers_needed=1)
     key = await house.start(use("pay"), say("fine"))
     await within(house.reached(key, ThreadState.WAITING_APPROVAL))
@@ -196,43 +195,40 @@ async def test_what_another_asked_in_vain_keeps_no_thread_from_running(house: Ho
     asks = [asyncio.create_task(house.engine.ask(key, ask)) for ask in (decide, s.Resume(house.clock.now()))]
     await until(lambda: house.log.waiting == 1)
     await turns()
-    cancel = s.Cancel(house.clock.now(), reason=LARGE)
+    cancel = s.Cancel(house.clock.now())
     in_vain = asyncio.create_task(house.engine.ask(key, cancel, request(house, "x")))
     await until(lambda: house.log.waiting == 2)
     house.log.release_one()
     await within(asyncio.gather(*asks))
-    await fill_the_disk(house)
     house.log.release()
 
     with pytest.raises(Refused):
         await within(in_vain)
-    await free_the_disk(house)
     house.clock.advance(1.1)
     assert (await house.ended(key)).state == ThreadState.COMPLETED
 
 
 async def test_a_driver_leaves_no_thread_for_what_was_asked_in_vain(house: House) -> None:
-    """A cancel on top of what brings the thread to rest, of which only the latter finds room."""
+    """A cancel on top of what brings the thread to rest, of which only the latter is not refused."""
 
     async def hold(_: object) -> str:
         house.log.hold()
         return "held"
 
+    await use_up_the_request_id(house)
     house.bench.add("pay", effect=Effect.AT_MOST_ONCE, approvers_needed=1)
     house.bench.add("look", hold)
     key = await house.start(use("pay", "look"), say("fine"))
     await until(lambda: house.log.waiting == 1)
-    cancel = s.Cancel(house.clock.now(), reason=LARGE)
+    cancel = s.Cancel(house.clock.now())
     in_vain = asyncio.create_task(house.engine.ask(key, cancel, request(house, "x")))
     await until(lambda: house.log.waiting == 2)
     house.log.release_one()
     await within(house.reached(key, ThreadState.WAITING_APPROVAL))
     await turns()
-    await fill_the_disk(house)
     house.log.release()
     with pytest.raises(Refused):
         await within(in_vain)
-    await free_the_disk(house)
 
     digest = arguments_digest("{}")
     ask = s.Decide(house.clock.now(), "approval-call-1-1", Decision.APPROVE, "users/bob", digest)
@@ -242,14 +238,13 @@ async def test_a_driver_leaves_no_thread_for_what_was_asked_in_vain(house: House
 
 
 async def test_a_running_thread_whose_head_was_refused_still_obeys_a_cancel(house: House) -> None:
+    await use_up_the_request_id(house)
     gate = Gate()
     house.bench.add("send", gate, Effect.AT_MOST_ONCE)
     key = await house.start(use("send"), say("fine"))
     await until(lambda: gate.inside == 1)
-    await fill_the_disk(house)
     with pytest.raises(Refused):
-        await within(house.engine.ask(key, steer(house, LARGE)))
-    await free_the_disk(house)
+        await within(house.engine.ask(key, steer(house, "in vain"), request(house, "x")))
 
     await house.cancel(key)
     await until(lambda: gate.stops == 1)
@@ -261,25 +256,217 @@ async def test_a_running_thread_whose_head_was_refused_still_obeys_a_cancel(hous
     assert gate.inside_max == 1
 
 
-async def test_a_full_disk_stops_a_running_thread_only_until_it_has_room(house: House) -> None:
-    house.bench.add("look", lambda _: _large())
+async def test_what_a_caller_asks_on_a_full_disk_is_refused_at_once_and_changes_nothing(
+    build: OpenHouse,
+) -> None:
+    house = await build()
     gate = Gate()
-    house.bench.add("wait", gate)
-    key = await house.start(use("wait"), use("look"), say("fine"))
+    house.bench.add("look", gate)
+    key = await house.start(use("look"), say("fine"))
     await until(lambda: gate.inside == 1)
-    await fill_the_disk(house)
+    await find_the_disk_full(house)
+    units, now = len(house.log.units), house.clock.now()
 
+    for ask in (steer(house, "more"), s.Pause(now)):
+        with pytest.raises(Refused) as refused:
+            await within(house.engine.ask(key, ask))
+        assert refused.value.reason is Reason.DISK_FULL
+    with pytest.raises(Refused) as made:
+        await house.start(say("fine"))
+    assert made.value.reason is Reason.DISK_FULL
+    assert len(house.log.units) == units
+
+    await free_the_disk(house.store)
     gate.open()
-    for _ in range(3):
-        await until(lambda: house.engine.running_count == 0)
-        house.clock.advance(1.1)
-        await turns()
-    await free_the_disk(house)
-    await until(lambda: house.engine.running_count == 0 or left_over(house.engine) == {})
-    house.clock.advance(1.1)
+    assert (await house.ended(key)).state == ThreadState.COMPLETED
+    assert await inputs(house, key) == ["hello"]
+    assert house.fatal == []
+
+
+async def test_what_needs_no_room_is_answered_on_a_full_disk(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+    await within(house.engine.ask(key, s.Pause(house.clock.now())))
+    other = await house.start(say("fine"))
+    await fill_the_disk(house.store)
+    house.store.log.submit(Unit(other, await house.store.log.last_sequence(other), [LARGE_RECORD]))
+    await until(lambda: refusal(house.log) is not None)
+
+    state = await within(house.engine.ask(key, s.Pause(house.clock.now())))  # as it is already
+    with pytest.raises(Refused) as refused:
+        await within(house.engine.ask(key, s.SubmitToolResult(house.clock.now(), "call-9", "done")))
+
+    assert state.status is ThreadState.PAUSED
+    assert refused.value.reason is not Reason.DISK_FULL  # there is no such call, room or not
+
+
+async def test_who_finds_the_disk_full_waits_some_time_and_is_told_that_it_may_still_take_effect(
+    build: OpenHouse,
+) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+    await fill_the_disk(house.store)
+    row = request(house, f"threads/thread-{key.thread}")
+    asked = asyncio.create_task(house.engine.ask(key, steer(house, LARGE), row))
+    await until(lambda: refusal(house.log) is not None)
+    await turns()
+    waits = asked.done()
+
+    house.clock.advance(WAIT_SECONDS)
+    with pytest.raises(Refused, match="may still take effect") as refused:
+        await within(asked)
+    await free_the_disk(house.store)
+    await until(lambda: refusal(house.log) is None)
+
+    assert waits is False
+    assert refused.value.reason is Reason.DISK_FULL
+    assert await inputs(house, key) == ["hello", LARGE]
+    assert await house.store.requests.find(1, "r1", now=house.clock.now()) == row
+    with pytest.raises(Replayed):
+        await within(house.engine.ask(key, steer(house, LARGE), row))
+    await until(lambda: left_over(house.journal) == {})
+    await assert_memory_is_the_log(house, key)
+
+
+async def test_who_goes_away_while_the_disk_is_full_leaves_nothing(build: OpenHouse) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+    await fill_the_disk(house.store)
+    asked = asyncio.create_task(house.engine.ask(key, steer(house, LARGE)))
+    await until(lambda: refusal(house.log) is not None)
+
+    asked.cancel()
+    await free_the_disk(house.store)
+
+    await until(lambda: left_over(house.journal) == {})
+    assert await inputs(house, key) == ["hello", LARGE]
+
+
+async def test_a_decision_that_waited_for_room_brings_its_thread_on_though_nobody_asks_again(
+    house: House,
+) -> None:
+    house.bench.add("pay", effect=Effect.AT_MOST_ONCE, approvers_needed=1)
+    key = await house.start(use("pay"), say("fine"))
+    await within(house.reached(key, ThreadState.WAITING_APPROVAL))
+    digest = arguments_digest("{}")
+    await fill_the_disk(house.store)
+    ask = s.Decide(
+        house.clock.now(), "approval-call-1-1", Decision.APPROVE, "users/bob", digest, message=LARGE
+    )
+    asked = asyncio.create_task(house.engine.ask(key, ask))
+    await until(lambda: refusal(house.log) is not None)
+    house.clock.advance(WAIT_SECONDS)
+    with pytest.raises(Refused):
+        await within(asked)
+
+    await free_the_disk(house.store)
 
     assert (await house.ended(key)).state == ThreadState.COMPLETED
+    assert house.bench.count("pay") == 1
+
+
+async def test_results_of_calls_already_made_outlast_a_full_disk(house: House) -> None:
+    """Nothing is called a second time, nothing is unknown, and nobody has to be crashed for it."""
+    gate, turns_made = Gate(), list[int]()
+    house.bench.add("pay", gate, Effect.AT_MOST_ONCE)
+    house.bench.add("look", lambda _: _large())
+    key = await house.start(use("pay", "look"), use("look"), say("fine"))
+    await until(lambda: gate.inside == 1)
+    await find_the_disk_full(house)
+
+    gate.open()
+    await until(lambda: house.store.committer.backlog > 1)
+    house.clock.advance(700.0)  # longer than any call may take
+    await turns(200)
+    turns_made.append(house.bench.count("look"))
+    refused = refusal(house.log)
+    await free_the_disk(house.store)
+    row = await house.ended(key)
+
+    assert refused is not None
+    assert turns_made == [1]  # what waits for the disk begins nothing new
+    assert row.state == ThreadState.COMPLETED
+    assert (house.bench.count("pay"), house.bench.count("look")) == (1, 2)
+    kinds = await house.kinds(key)
+    assert "execution_recovered" not in kinds
+    assert kinds.count("model_call_started") == kinds.count("message_completed") == 3
+    statuses = [done.status for done in await house.payloads(key, e.ToolCallCompleted)]
+    assert statuses == [CallStatus.SUCCEEDED] * 3
     await house.check_ended(key)
+
+
+async def test_a_cancel_ends_a_thread_on_a_full_disk(house: House) -> None:
+    gate = Gate()
+    house.bench.add("send", gate, Effect.AT_MOST_ONCE)
+    house.bench.add("look")
+    key = await house.start(use("look", "send"), say("fine"))
+    await until(lambda: gate.inside == 1)
+    await find_the_disk_full(house)
+
+    await house.cancel(key)
+    row = await house.ended(key)
+
+    assert row.state == ThreadState.CANCELLED
+    assert refusal(house.log) is not None  # it still is
+    await house.check_ended(key)
+    await free_the_disk(house.store)
+
+
+async def test_a_call_whose_thread_is_cancelled_while_its_intent_waits_is_not_made(house: House) -> None:
+    gate = Gate()
+    house.bench.add("look", gate)
+    house.bench.add("pay", effect=Effect.AT_MOST_ONCE)
+    key = await house.start(use("look"), use("pay"), say("fine"))
+    await until(lambda: gate.inside == 1)
+    await find_the_disk_full(house)
+    requests = (await house.kinds(key)).count("model_call_started")
+    gate.open()
+    await until(lambda: house.store.committer.backlog > 1)
+
+    await house.cancel(key)
+    row = await house.ended(key)
+
+    assert (requests, house.bench.count("pay")) == (1, 0)
+    assert row.state == ThreadState.CANCELLED
+    await free_the_disk(house.store)
+    await house.check_ended(key)
+
+
+async def test_a_thread_is_timed_out_on_a_full_disk(house: House) -> None:
+    gate = Gate()
+    house.bench.add("look", gate)
+    limits = Limits(timeout_micros=60_000_000)
+    key = await house.start(use("look"), say("fine"), limits=limits)
+    await until(lambda: gate.inside == 1)
+    await find_the_disk_full(house)
+
+    house.clock.advance(61.0)
+    row = await house.ended(key)
+
+    assert row.state == ThreadState.TIMED_OUT
+    assert refusal(house.log) is not None
+    await free_the_disk(house.store)
+
+
+async def test_a_server_that_stops_on_a_full_disk_is_as_one_that_crashed(build: OpenHouse) -> None:
+    first = await build()
+    gate = Gate()
+    first.bench.add("look", gate)
+    key = await first.start(use("look"), say("fine"))
+    await until(lambda: gate.inside == 1)
+    await find_the_disk_full(first)
+    gate.open()
+    await until(lambda: first.store.committer.backlog > 1)
+    started = time.monotonic()
+
+    await first.stop(seconds=0.2)
+
+    assert time.monotonic() - started < 5.0
+    assert first.fatal == []
+    second = await build(bench=first.bench)
+    await second.recover()
+    assert (await second.ended(key)).state == ThreadState.COMPLETED
+    await second.check_ended(key)
 
 
 async def _large() -> str:

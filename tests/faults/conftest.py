@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.faults.shim.build import compile_libraries
 from tests.faults.site import Site, make_agents
 
 
@@ -29,3 +30,9 @@ async def site(tmp_path: Path, prepared: Path) -> AsyncIterator[Site]:
     """A place whose server has the agents and is not started yet."""
     async with Site(tmp_path / "site", prepared=prepared) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def shims(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the libraries that stand between a server and its disk or its clock."""
+    return compile_libraries(tmp_path_factory.mktemp("shims"))

@@ -1,8 +1,9 @@
 """`python -m tests.faults.planted [NAME ...]`: shows that the fault tests find the bugs they are there for.
 
 Plants one bug at a time in a copy of the server, runs the tests that should find it against the copy, and
-prints which did. Exits with 1 when a bug is not found, or when the copy no longer works at all. The tests
-run once without a bug first, where all must pass.
+prints which did and which invariants named it. Exits with 1 when a bug is not found or does not break the
+invariants that it should, or when the copy no longer works at all. The tests run once without a bug first,
+where all must pass. At the end stands a table in Markdown.
 """
 
 import argparse
@@ -13,33 +14,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.faults.bugs import BUGS, Bug, Edit
+from tests.faults.history import INVARIANTS
 
 ROOT = Path(__file__).parents[2]
 TESTS = "tests/faults"
 WORKS = f"{TESTS}/test_one_server.py::test_a_second_server_on_the_same_file_is_refused_and_the_first_goes_on"
 """Finds none of the bugs: a copy that fails this one is broken otherwise."""
-TEST_SECONDS = 60
+TEST_SECONDS = 90
+_BROKEN = re.compile(rf"\b({'|'.join(each.__name__ for each in INVARIANTS)}): ")
 _FAILED = re.compile(r"^(?:FAILED|ERROR) \S*?::(\S+)", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """Text that occurs once in a file of the server, and what takes its place."""
-
-    file: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    name: str
-    edits: tuple[Edit, ...]
-    tests: tuple[str, ...]
-    """Files or tests below tests/faults, one of which should fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,166 +36,12 @@ class Report:
 
     works: bool
     failed: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    """Invariants that the failures name."""
     seconds: float = 0.0
 
-
-_COMMITTER = "stores/sqlite/committer.py"
-_BEFORE_COMMIT = """            if failpoints.ACTIVE:
-                _pass_requests(batch)
-"""
-_TELL = """        applied = [ticket.work for ticket in batch if ticket.error is None]
-        for listener"""
-_AFTER_COMMIT = """        if failpoints.ACTIVE:
-            _pass_records("commit.after", batch)
-"""
-_ORDER = "test_commit_order.py"
-_EVENTS = (
-    "test_kill_at_every_event.py::test_a_run_killed_at_any_stored_event_has_the_log_of_a_run_that_was_not"
-)
-
-BUGS: tuple[Bug, ...] = (
-    Bug(
-        "publish before commit",
-        (
-            Edit(
-                _COMMITTER,
-                _BEFORE_COMMIT,
-                "            self._post(self._tell, list(batch))\n" + _BEFORE_COMMIT,
-            ),
-            Edit(
-                _COMMITTER,
-                "    def _deliver(self, batch: Sequence[WorkTicket]) -> None:\n",
-                "    def _tell(self, batch: Sequence[WorkTicket]) -> None:\n",
-            ),
-            Edit(
-                _COMMITTER,
-                "        for ticket in batch:\n            ticket.resolve()\n",
-                "\n    def _deliver(self, batch: Sequence[WorkTicket]) -> None:\n"
-                "        for ticket in batch:\n            ticket.resolve()\n",
-            ),
-        ),
-        (_ORDER,),
-    ),
-    Bug(
-        "acknowledge before commit",
-        (
-            Edit(
-                _COMMITTER,
-                _BEFORE_COMMIT,
-                "            for ticket in batch:\n                self._post(ticket.resolve)\n"
-                + _BEFORE_COMMIT,
-            ),
-        ),
-        (_ORDER,),
-    ),
-    Bug(
-        "request id in a second transaction",
-        (
-            Edit(
-                "stores/sqlite/append.py",
-                "            steps.append(remember(unit.key.tenant, unit.request))\n",
-                "            pass\n",
-            ),
-            Edit(
-                _COMMITTER, "import REFUSALS, needs_savepoint", "import REFUSALS, needs_savepoint, remember"
-            ),
-            Edit(
-                _COMMITTER,
-                _AFTER_COMMIT,
-                _AFTER_COMMIT
-                + """        for ticket in batch:
-            unit = getattr(ticket.work, "unit", None)
-            if ticket.error is None and unit is not None and unit.request is not None:
-                remember(unit.key.tenant, unit.request).apply(self._cursor)
-""",
-            ),
-        ),
-        ("test_request_ids.py",),
-    ),
-    Bug(
-        "resume one too early",
-        (Edit("feed/feed.py", "Subscriber(watch.after,", "Subscriber(max(0, watch.after - 1),"),),
-        (_EVENTS, "test_request_ids.py"),
-    ),
-    Bug(
-        "resume one too late",
-        (Edit("feed/feed.py", "Subscriber(watch.after,", "Subscriber(watch.after + bool(watch.after),"),),
-        (_EVENTS, "test_request_ids.py"),
-    ),
-    Bug(
-        "no durable intent",
-        (
-            Edit(
-                "engine/driver.py",
-                "        if command.effect is not Effect.READ_ONLY:\n            await self.head.durable()\n",
-                "",
-            ),
-        ),
-        (_ORDER,),
-    ),
-    Bug(
-        "a call at most once is repeated after a crash",
-        (
-            Edit(
-                "core/replies.py",
-                "    return call.in_flight and call.effect is Effect.AT_MOST_ONCE\n",
-                "    return False\n",
-            ),
-        ),
-        ("test_kill_within_a_step.py",),
-    ),
-    Bug(
-        "a new idempotency key for every attempt",
-        (
-            Edit(
-                "engine/steps.py",
-                "idempotency_key(head.key.tenant, head.key.thread, command.call_id)",
-                'idempotency_key(head.key.tenant, head.key.thread, f"{command.call_id}/{command.attempt}")',
-            ),
-        ),
-        ("test_kill_within_a_step.py",),
-    ),
-    Bug(
-        "begun threads are not taken up",
-        (
-            Edit(
-                "engine/recovery.py",
-                "        engine.enqueue(row.key, subject_of(row), agent_max, row.create_time)\n\n\n",
-                "        pass\n\n\n",
-            ),
-        ),
-        (
-            "test_kill_within_a_step.py::test_a_model_call_is_made_again_once_and_the_lost_attempt_is_in_the_cost",
-        ),
-    ),
-    Bug(
-        "a shutdown waits for no call",
-        (
-            Edit(
-                "engine/driver.py",
-                "            if _repeatable(running.command):\n                del",
-                "            if True:\n                del",
-            ),
-        ),
-        ("test_shutdown.py",),
-    ),
-    Bug(
-        "a shutdown says that streams are complete",
-        (
-            Edit(
-                "feed/feed.py",
-                "            raise Refused(Reason.DRAINING, text, retry_after_micros=1_000_000)\n",
-                "            raise StopAsyncIteration(text)\n",
-            ),
-        ),
-        ("test_shutdown.py",),
-    ),
-    Bug(
-        "no group commit",
-        (Edit(_COMMITTER, "while byte_count < BYTES_MAX and", "while byte_count < 0 and"),),
-        ("test_two_hundred_threads.py",),
-    ),
-)
+    def finds(self, bug: Bug) -> bool:
+        return self.works and bool(self.failed) and set(bug.breaks) <= set(self.broken)
 
 
 def main() -> int:
@@ -222,13 +56,27 @@ def main() -> int:
         if not clean.works or clean.failed:
             print("the tests must pass before they can find anything", file=sys.stderr)
             return 1
-        missed = 0
+        reports = {}
         for number, bug in enumerate(bugs):
-            report = try_out(Path(folder) / str(number), bug)
-            _say(bug.name, report)
-            missed += not (report.works and report.failed)
-    print(f"{len(bugs) - missed} of {len(bugs)} planted bugs were found")
+            reports[bug] = try_out(Path(folder) / str(number), bug)
+            _say(bug.name, reports[bug])
+    missed = [bug.name for bug, report in reports.items() if not report.finds(bug)]
+    print(f"\n{_table(reports)}\n\n{len(bugs) - len(missed)} of {len(bugs)} planted bugs were found")
+    if missed:
+        print(f"not found, or not by the invariants that should: {', '.join(missed)}")
     return 1 if missed else 0
+
+
+def _table(reports: Mapping[Bug, Report]) -> str:
+    rows = ["| Planted bug | Tests that failed | Invariants that named it |", "|---|---|---|"]
+    for bug, report in reports.items():
+        tests = sorted({name.partition("[")[0] for name in report.failed})
+        rows.append(f"| {bug.name} | {_code(tests)} | {_code(report.broken)} |")
+    return "\n".join(rows)
+
+
+def _code(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
 
 
 def _say(name: str, report: Report) -> None:
@@ -239,6 +87,8 @@ def _say(name: str, report: Report) -> None:
         print(f"    {test}")
     if not report.failed:
         print("    no test failed")
+    if report.broken:
+        print(f"    named by {', '.join(report.broken)}")
     sys.stdout.flush()
 
 
@@ -250,10 +100,10 @@ def try_out(folder: Path, bug: Bug) -> Report:
         _apply(copy / "treadle_server" / edit.file, edit, bug)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(copy), os.environ.get("PYTHONPATH", "")])}
     _check_imported(copy, environment)
-    works = not _failed([WORKS], environment)
+    works = not _failed([WORKS], environment)[0]
     began = time.monotonic()
-    failed = _failed([f"{TESTS}/{test}" for test in bug.tests], environment) if works else []
-    return Report(works, failed, time.monotonic() - began)
+    failed, broken = _failed([f"{TESTS}/{test}" for test in bug.tests], environment) if works else ([], [])
+    return Report(works, failed, broken, time.monotonic() - began)
 
 
 def _apply(path: Path, edit: Edit, bug: Bug) -> None:
@@ -271,8 +121,8 @@ def _check_imported(copy: Path, environment: dict[str, str]) -> None:
     assert Path(found.stdout.strip()).is_relative_to(copy), found.stdout
 
 
-def _failed(tests: Sequence[str], environment: dict[str, str]) -> list[str]:
-    """Names of tests that did not pass."""
+def _failed(tests: Sequence[str], environment: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Names of tests that did not pass, and of the invariants that they found broken."""
     command = [sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", "-m", "not soak"]
     options = ["--timeout", str(TEST_SECONDS)]
     ran = subprocess.run(
@@ -281,7 +131,7 @@ def _failed(tests: Sequence[str], environment: dict[str, str]) -> list[str]:
     failed = _FAILED.findall(ran.stdout)
     if ran.returncode not in (0, 1) or bool(ran.returncode) != bool(failed):
         raise SystemExit(f"pytest ended with {ran.returncode}:\n{ran.stdout[-4000:]}{ran.stderr[-4000:]}")
-    return failed
+    return failed, sorted(set(_BROKEN.findall(ran.stdout)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Scripts of the scripted model, with a note of its own for every call."""
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,3 +28,19 @@ def script(
         played.append({"thought": f"turn {number}", "calls": calls, "delay_ms": delay_ms})
     played.append({"text": "done after {observation}", "delay_ms": delay_ms})
     return {"turns": played}
+
+
+TOOLS = ("look", "save", "send")
+
+
+def random_script(thread: str, chance: random.Random) -> Script:
+    """One to three turns of one or two calls, with models and tools that take some time."""
+    turns = [chance.choices(TOOLS, k=chance.randint(1, 2)) for _ in range(chance.randint(1, 3))]
+    made = script(thread, turns)
+    for turn in made["turns"]:
+        turn["delay_ms"] = chance.choice((0, 20, 100, 300))
+        for call in turn.get("calls", ()):
+            call["arguments"]["delay_ms"] = chance.choice((0, 0, 10, 100))
+            if chance.random() < 0.05 and call["name"] != "send":
+                call["arguments"]["failing_attempts"] = 1
+    return made

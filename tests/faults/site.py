@@ -1,7 +1,8 @@
-"""A server process with recording tools: its file, its ledger and its gates in one folder."""
+"""A server process and the world around it: the file, the ledger and the gates in one folder."""
 
 import asyncio
 import shutil
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,19 +11,18 @@ from typing import Self
 
 import grpc
 
-from tests.faults.ledger import Ledger
-from tests.faults.tool_server import GROUP
+from tests.faults.tool_server import GROUP, WORLD_VARIABLE
+from tests.faults.world_process import WorldProcess
 from tests.server_process import ServerProcess
 from treadle import Agent, Client, Retry
 
 AGENT = "worker"
 STRICT_AGENT = "strict"
 """Fails where the other one tells its model that an outcome is unknown."""
+GOOGLE_AGENT = "google"
+"""Calls the world's model over HTTP."""
 LOOK_SECONDS = 0.01
 PATIENCE_SECONDS = 60.0
-_RETRY = Retry(
-    first_delay_seconds=0.02, delay_seconds_max=0.1, call_seconds_max=60.0, stream_seconds_max=60.0
-)
 _CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
@@ -38,21 +38,31 @@ class Site:
     def __init__(self, folder: Path, *, prepared: Path | None = None, **environment: str) -> None:
         """`prepared` is the file of a stopped server that has the agents already."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._gates = folder / "gates"
-        self._gates.mkdir()
         self.db = folder / "treadle.db"
-        self.ledger = Ledger(folder / "ledger")
+        self.world = WorldProcess(folder)
+        self.ledger = self.world.ledger
         if prepared is not None:
             shutil.copyfile(prepared, self.db)
         self.server = ServerProcess(
             self.db,
             environment=environment,
-            options=("--ledger", str(folder / "ledger"), "--gates", str(self._gates)),
             module="tests.faults.tool_server",
         )
+        # Bound and not listening: nobody else is given the port while the server is down.
+        self._port = socket.socket()
+        self._port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._port.bind(("127.0.0.1", 0))
+        self.server.address = f"127.0.0.1:{self._port.getsockname()[1]}"
 
     async def start(self, failpoints: str = "") -> None:
-        await asyncio.to_thread(self.server.start, TREADLE_FAILPOINTS=failpoints)
+        if not self.world.tools:
+            await asyncio.to_thread(self.world.start)
+        outside = {
+            WORLD_VARIABLE: self.world.tools,
+            "GOOGLE_GEMINI_BASE_URL": self.world.model_uri,
+            "GEMINI_API_KEY": "of-the-world",
+        }
+        await asyncio.to_thread(self.server.start, TREADLE_FAILPOINTS=failpoints, **outside)
 
     async def kill(self) -> None:
         await asyncio.to_thread(self.server.kill)
@@ -67,10 +77,18 @@ class Site:
         await self.start()
 
     def open_gate(self, name: str) -> None:
-        (self._gates / name).touch()
+        self.world.open_gate(name)
 
     def client(self, *, timeout: float = PATIENCE_SECONDS) -> Client:
-        return Client(self.server.address, api_key="", retry=_RETRY, timeout=timeout)
+        """Asks again and again for so long; `timeout` below a minute holds for each call alone."""
+        patience = max(timeout, PATIENCE_SECONDS)
+        retry = Retry(
+            first_delay_seconds=0.02,
+            delay_seconds_max=0.1,
+            call_seconds_max=patience,
+            stream_seconds_max=patience,
+        )
+        return Client(self.server.address, api_key="", retry=retry, timeout=timeout)
 
     def channel(self) -> grpc.aio.Channel:
         """For calls whose answers are to be seen as they come, without what the client does about them."""
@@ -86,13 +104,20 @@ class Site:
         traceback: TracebackType | None,
     ) -> None:
         await asyncio.to_thread(self.server.close)
+        await asyncio.to_thread(self.world.close)
+        self._port.close()
 
 
 async def make_agents(client: Client) -> None:
     """Agents that play the script of a thread's input."""
-    for name, policy in ((AGENT, Agent.TELL_MODEL), (STRICT_AGENT, Agent.FAIL)):
+    agents = (
+        (AGENT, "scripted:", Agent.TELL_MODEL),
+        (STRICT_AGENT, "scripted:", Agent.FAIL),
+        (GOOGLE_AGENT, "google:gemini-2.5-flash", Agent.TELL_MODEL),
+    )
+    for name, model, policy in agents:
         await client.create_agent(
-            name, model="scripted:", tool_groups=[GROUP, "toolGroups/builtin"], on_unknown_outcome=policy
+            name, model=model, tool_groups=[GROUP, "toolGroups/builtin"], on_unknown_outcome=policy
         )
 
 

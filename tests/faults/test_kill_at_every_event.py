@@ -63,7 +63,7 @@ class Scene:
                     await site.start()
                 events, _ = await reader, await watcher
                 acknowledged = [Acknowledged(REQUEST, events[0].thread)]
-                history = await History(acknowledged, [seen], ledger=site.ledger.lines()).read(client)
+                history = await History(acknowledged, [seen], ledger=site.ledger.all()).read(client)
         return Run(history, events)
 
     async def _read(self, client: Client) -> list[ThreadEvent]:
@@ -142,7 +142,7 @@ async def test_calls_at_most_once_that_a_kill_catches_end_unknown_and_are_not_re
         assert killed.log[-1].thread_ended.state == Thread.COMPLETED
         for call_id, status in _statuses(killed).items():
             tool, note = _note(whole, call_id)
-            calls = [line for line in killed.history.ledger if line.note == note]
+            calls = [line for line in killed.history.effects if line.note == note]
             if tool != "send" or status == Action.SUCCEEDED:
                 assert status == Action.SUCCEEDED, failpoint
                 assert tool != "send" or len(calls) == 1, failpoint

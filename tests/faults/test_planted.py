@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.faults.planted import BUGS, ROOT, WORKS, Bug
+from tests.faults.bugs import BUGS, Bug
+from tests.faults.history import INVARIANTS
+from tests.faults.planted import ROOT, WORKS
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
@@ -14,3 +16,9 @@ def test_a_planted_bug_fits_the_source_and_names_tests_that_exist(bug: Bug) -> N
     for test in (*(f"tests/faults/{name}" for name in bug.tests), WORKS):
         file, _, name = test.partition("::")
         assert f"def {name}" in (ROOT / file).read_text()
+
+
+def test_every_invariant_is_broken_by_a_planted_bug() -> None:
+    broken = {name for bug in BUGS for name in bug.breaks}
+
+    assert broken == {invariant.__name__ for invariant in INVARIANTS}

@@ -42,7 +42,7 @@ WAYS = (execute, stream, create)
 
 @pytest.mark.parametrize(
     "failpoint",
-    ["", "request.before=kill", "commit.before@2=kill", "commit.after@2=kill", "tool.after@1=kill"],
+    ["", "request.before=kill", "commit.before@2=kill", "commit.after@2=kill", "effect.after=kill"],
 )
 async def test_a_request_id_used_a_hundred_times_at_once_makes_one_thread(site: Site, failpoint: str) -> None:
     await site.start(failpoint)
@@ -54,11 +54,11 @@ async def test_a_request_id_used_a_hundred_times_at_once_makes_one_thread(site: 
             await site.start()
         names = await asyncio.gather(*callers)
         acknowledged = [Acknowledged(REQUEST, name) for name in names]
-        history = await History(acknowledged, ledger=site.ledger.lines()).read(client)
+        history = await History(acknowledged, ledger=site.ledger.all()).read(client)
 
     check(history)
     assert len(history.threads) == 1
-    calls = Counter(line.note for line in history.ledger)
+    calls = Counter(line.note for line in history.effects)
     assert calls["once/1/2"] <= 1
     assert failpoint or calls == {"once/1/1": 1, "once/1/2": 1, "once/2/1": 1}
 
@@ -87,7 +87,7 @@ async def test_a_request_id_means_what_it_was_first_used_for_also_after_a_kill(s
             assert await way(client, bodies[winner]) == name
             with pytest.raises(AlreadyExists, match="REQUEST_ID_REUSED"):
                 await way(client, bodies[1 - winner])
-        history = await History([Acknowledged(REQUEST, name)], ledger=site.ledger.lines()).read(client)
+        history = await History([Acknowledged(REQUEST, name)], ledger=site.ledger.all()).read(client)
 
     check(history)
     assert len(history.threads) == 1

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import sqlite3
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from tests.faults.history import Acknowledged, History, check
 from tests.faults.scripts import script
 from tests.faults.site import AGENT, Site, eventually
+from tests.faults.store_figures import event_count
 from tests.faults.watching import Seen, SeenOfAll, watch, watch_all, watching
 from treadle import Client, Thread
 
@@ -22,15 +22,6 @@ DELAYS_MS = (100, 1000)
 EVENTS_BETWEEN_KILLS = 300
 MESSAGES_MAX = 12
 """A watcher hangs up after at most so many messages."""
-
-
-def event_count(db: Path) -> int:
-    """How many events are committed. Only while a server runs: a reader alone cannot open its log."""
-    connection = sqlite3.connect(f"file:{db}?mode=ro", uri=True)
-    try:
-        return int(connection.execute("SELECT coalesce(sum(sequence), 0) FROM threads").fetchone()[0])
-    finally:
-        connection.close()
 
 
 @dataclass(slots=True)
@@ -115,7 +106,7 @@ async def test_no_thread_is_lost_under_kills_and_watchers_that_come_and_go(
         commits = await kill_again_and_again(site, client, kills)
         acknowledged = list(await asyncio.gather(*creating))
         seen = [each for some in await asyncio.gather(*watching_some) for each in some]
-        history = await History(acknowledged, seen, ledger=site.ledger.lines()).read(client)
+        history = await History(acknowledged, seen, ledger=site.ledger.all()).read(client)
         history.seen += await caught_up(seen_of_all, history)
         of_all.cancel()
         await asyncio.gather(of_all, return_exceptions=True)

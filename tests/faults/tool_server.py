@@ -1,20 +1,22 @@
-"""`python -m tests.faults.tool_server`: the server with tools that write down what they do.
+"""`python -m tests.faults.tool_server`: the server with tools that are played by the world.
 
 `toolGroups/ledger` has one tool of each effect class: `look` READ_ONLY, `save` IDEMPOTENT, `send`
-AT_MOST_ONCE. A call appends its line to the ledger first. Then it waits for the file `gate`, if it names one,
-and then its first `failing_attempts` attempts fail as if the answer had been lost.
+AT_MOST_ONCE. What they do stands in `world_tools`. The world's address is in the environment.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
+import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
-from tests.faults.ledger import Ledger, Line
-from treadle_server import app, logs
+from treadle_server import app, failpoints, logs
 from treadle_server import config as configuration
 from treadle_server.core.kinds import Effect
 from treadle_server.core.spec import ToolSpec
@@ -22,13 +24,14 @@ from treadle_server.ports.tools import Notes, Toolbox, ToolCall, ToolError, Tool
 from treadle_server.tools.groups import ToolGroups
 
 GROUP = "toolGroups/ledger"
-_LOOK_SECONDS = 0.02
+WORLD_VARIABLE = "FAULTS_WORLD"
 _SCHEMA = json.dumps(
     {
         "type": "object",
         "properties": {
             "note": {"type": "string"},
             "gate": {"type": "string"},
+            "delay_ms": {"type": "integer"},
             "failing_attempts": {"type": "integer"},
         },
         "required": ["note"],
@@ -55,31 +58,64 @@ SPECS = (
 )
 
 
-class Gates:
-    """Files that calls wait for: a test opens a gate by making its file. One look serves all that wait."""
+class World:
+    """One connection to the world, made at the first call, for all calls of this process."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._looks: dict[str, asyncio.Task[None]] = {}
+    def __init__(self, address: str) -> None:
+        self._host, _, self._port = address.rpartition(":")
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._connecting = asyncio.Lock()
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
 
-    async def passed(self, name: str) -> None:
-        look = self._looks.get(name)
-        if look is None:
-            look = self._looks[name] = asyncio.create_task(self._look(self._folder / name))
-        await asyncio.shield(look)
+    async def call(self, spec: ToolSpec, call: ToolCall) -> dict[str, Any]:
+        writer = await self._connected()
+        number = next(self._numbers)
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        message = {
+            "id": number,
+            "tool": spec.name,
+            "call_id": call.tool_call_id,
+            "key": call.idempotency_key,
+            "attempt": call.attempt,
+            "arguments_json": call.arguments_json,
+            "sent_micros": time.monotonic_ns() // 1000,
+        }
+        try:
+            writer.write(json.dumps(message).encode() + b"\n")
+            return await answer
+        finally:
+            del self._waiting[number]
 
-    async def _look(self, path: Path) -> None:
-        while not path.exists():  # noqa: ASYNC110, ASYNC240 - a test's sign to another process
-            await asyncio.sleep(_LOOK_SECONDS)
+    async def _connected(self) -> asyncio.StreamWriter:
+        async with self._connecting:
+            if self._writer is None:
+                reader, self._writer = await asyncio.open_connection(self._host, int(self._port))
+                self._reading = asyncio.create_task(self._read(reader))
+        return self._writer
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            message = json.loads(line)
+            if "step" in message:
+                _pass(message["step"])
+            elif (answer := self._waiting.get(message["id"])) is not None and not answer.done():
+                answer.set_result(message)
 
 
-class RecordingTools:
-    """Implements `ports.tools.Toolbox`: the tools of the server, and those of the ledger."""
+def _pass(step: str) -> None:
+    if failpoints.ACTIVE:
+        failpoints.hit("effect.before" if step == "begun" else "effect.after")
 
-    def __init__(self, others: ToolGroups, ledger: Ledger, gates: Gates) -> None:
+
+class WorldTools:
+    """Implements `ports.tools.Toolbox`: the tools of the server, and those of the world."""
+
+    def __init__(self, others: ToolGroups, world: World) -> None:
         self._others = others
-        self._ledger = ledger
-        self._gates = gates
+        self._world = world
 
     def builtins(self) -> tuple[ToolSpec, ...]:
         return self._others.builtins()
@@ -94,28 +130,22 @@ class RecordingTools:
     async def call(self, spec: ToolSpec, call: ToolCall) -> ToolResult:
         if not spec.tool.startswith("ledger/"):
             return await self._others.call(spec, call)
-        arguments = json.loads(call.arguments_json)
-        line = Line(spec.name, arguments["note"], call.tool_call_id, call.idempotency_key, call.attempt)
-        await asyncio.to_thread(self._ledger.append, line)
-        if "gate" in arguments:
-            await self._gates.passed(arguments["gate"])
-        if call.attempt <= arguments.get("failing_attempts", 0):
-            raise ToolError("the answer was lost", retryable=True)
-        return ToolResult(f"{spec.name} {arguments['note']}")
+        answer = await self._world.call(spec, call)
+        if "error" in answer:
+            raise ToolError(answer["error"], retryable=True)
+        return ToolResult(answer["result"])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    for name in ("db", "listen", "ledger", "gates"):
+    for name in ("db", "listen"):
         parser.add_argument(f"--{name}", required=True)
     given = parser.parse_args()
     config = configuration.load(db=Path(given.db), listen=given.listen)
     logs.configure(config.log_format, config.log_level)
 
     def toolbox(notes: Notes, now_micros: Callable[[], int]) -> Toolbox:
-        return RecordingTools(
-            ToolGroups(notes, now_micros), Ledger(Path(given.ledger)), Gates(Path(given.gates))
-        )
+        return WorldTools(ToolGroups(notes, now_micros), World(os.environ[WORLD_VARIABLE]))
 
     return uvloop.run(app.serve(config, toolbox))
 

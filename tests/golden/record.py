@@ -69,6 +69,16 @@ def recovery() -> History:
     return history.crash()
 
 
+def poisoned() -> History:
+    """Servers died during the same call, one was stopped in order, and the thread was found guilty."""
+    history = created().turn("On it.", "look").begin()
+    for epoch, blameless in ((2, False), (3, True), (4, False)):
+        history.ask(o.Recovered, epoch=epoch, blameless=blameless)
+        history.begin()
+    history.ask(o.Recovered, epoch=5, guilty=True)
+    return history
+
+
 def cancelled() -> History:
     """A cancel that waited for its grace, and closed all that was open."""
     history = created().turn("On it.", "look", "send", "pay", "ask").begin()
@@ -84,7 +94,8 @@ def timed_out() -> History:
 
 
 HISTORIES: dict[str, Callable[[], History]] = {
-    made.__name__: made for made in (simple, parallel_tools, failure, recovery, cancelled, timed_out)
+    made.__name__: made
+    for made in (simple, parallel_tools, failure, recovery, poisoned, cancelled, timed_out)
 }
 
 

@@ -350,3 +350,46 @@ async def test_a_reader_who_reads_is_never_too_slow() -> None:
         assert not flood.closed
         stream.cancel()
         await until(lambda: flood.closed)
+
+
+async def nothing_sent() -> AsyncIterator[bytes]:
+    """Requests that never come."""
+    await asyncio.get_running_loop().create_future()
+    yield b""
+
+
+async def none_sent() -> AsyncIterator[bytes]:
+    """Requests that end before the first."""
+    for data in ():
+        yield data
+
+
+@pytest.mark.parametrize("path", [GET_AGENT, WATCH_THREAD])
+async def test_a_call_whose_request_does_not_come_is_counted_and_ended(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = Held()
+
+    async with wired((AGENTS, held), (THREADS, held), request_seconds=0.2) as found:
+        admission = found.doorway.admission
+        call = found.channel.stream_stream(f"/treadle.v1.{path}")(nothing_sent())
+        await until(lambda: admission.calls.count + admission.streams.count == 1)
+        failure = await failure_of(call.read())
+        await until(lambda: admission.calls.count + admission.streams.count == 0)
+
+    assert (failure.code, failure.fields) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        {"request": "did not come in time"},
+    )
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("path", [GET_AGENT, WATCH_THREAD])
+async def test_a_call_without_a_request_is_refused(path: str) -> None:
+    held = Held()
+
+    async with wired((AGENTS, held), (THREADS, held)) as found:
+        call = found.channel.stream_stream(f"/treadle.v1.{path}")(none_sent())
+        failure = await failure_of(call.read())
+
+    assert failure.fields == {"request": "is not there, or not whole"}

@@ -275,3 +275,34 @@ async def test_a_key_that_is_refused_makes_no_tenant(rig: Rig) -> None:
 
     failure = await failure_of(rig.admin.ListApiKeys(_admin.ListApiKeysRequest(parent="tenants/new")))
     assert failure.metadata == {"resource": "tenants/new"}
+
+
+async def test_a_credential_that_is_nobodys_is_looked_for_once(keyed: tuple[Rig, ApiKey, ApiKey]) -> None:
+    rig, red, _ = keyed
+    wrong = bearer(ApiKey(secret="trdl_0123456789abcdef_wrong"))
+    assert await _ids(rig, bearer(red)) == []
+    await failure_of(rig.agents.ListAgents(LIST, metadata=wrong))
+    before = rig.server.store.readers.reads
+
+    failures = [await failure_of(rig.agents.ListAgents(LIST, metadata=wrong)) for _ in range(50)]
+
+    assert {failure.code for failure in failures} == {grpc.StatusCode.UNAUTHENTICATED}
+    assert rig.server.store.readers.reads == before
+
+
+async def test_a_flood_of_credentials_leaves_room_for_those_that_are_known(
+    keyed: tuple[Rig, ApiKey, ApiKey],
+) -> None:
+    rig, red, _ = keyed
+    assert await _ids(rig, bearer(red)) == []
+    wrong = [bearer(ApiKey(secret=f"trdl_{number:016x}_wrong")) for number in range(700)]
+    calls = [failure_of(rig.agents.ListAgents(LIST, metadata=metadata)) for metadata in wrong]
+
+    flood = asyncio.gather(*calls)
+    assert [await _ids(rig, bearer(red)) for _ in range(20)] == [[]] * 20
+
+    assert {failure.reason for failure in await flood} <= {
+        "CREDENTIAL_INVALID",
+        "RATE_LIMITED",
+        "CONCURRENCY_LIMITED",
+    }

@@ -71,6 +71,11 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "AdminService.ListApiKeys": NOTHING,
     "AdminService.UpdateApiKey": {"api_key": {"display_name": "x"}},
     "AdminService.DeleteApiKey": NOTHING,
+    "AdminService.CreateTenant": NOTHING,
+    "AdminService.GetTenant": NOTHING,
+    "AdminService.ListTenants": NOTHING,
+    "AdminService.UpdateTenant": {"tenant": {"display_name": "x"}},
+    "AdminService.CreateBackup": NOTHING,
 }
 """A request of every method that lacks nothing but a name. One that is missing fails a test."""
 
@@ -226,6 +231,7 @@ def test_every_list_and_stream_of_a_whole_tenant_is_looked_at() -> None:
         "ThreadService.ListThreads",
         "ThreadService.WatchThreads",
         "ToolService.ListBuiltinTools",  # the same for all tenants
+        "AdminService.ListTenants",  # admins alone
     }, "test below that it shows what is one's own"
 
 

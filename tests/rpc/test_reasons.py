@@ -37,12 +37,12 @@ from tests.rpc.runs import (
     until_event,
     watch,
 )
-from tests.stores.kit import StatementWork, execute, flip_bit
+from tests.stores.disk import fill_the_disk, free_the_disk
+from tests.stores.kit import execute, flip_bit
 from treadle.v1 import admin_service_pb2, error_reason_pb2
 from treadle_server.app import EXIT_FENCED, Server
 from treadle_server.config import Config
 from treadle_server.core.spec import ToolSpec
-from treadle_server.stores.sqlite.statements import Answer
 
 _admin: Any = admin_service_pb2
 ROOT = Path(__file__).parents[2]
@@ -57,6 +57,8 @@ DETAILS = (
 )
 
 ELSEWHERE = {
+    "RATE_LIMITED": "tests/rpc/test_admission.py::"
+    "test_streams_that_begin_too_fast_are_told_when_to_come_again",
     "SUBSCRIBER_TOO_SLOW": "tests/rpc/test_threads_watch.py::"
     "test_a_reader_who_stays_behind_learns_the_sequence_to_go_on_after",
 }
@@ -69,7 +71,6 @@ NOT_OF_THIS_RELEASE = {
     "APPROVAL_ALREADY_DECIDED": "no approvals",
     "APPROVAL_STALE": "no approvals",
     "SESSION_BUSY": "no busy_policy but ENQUEUE",
-    "RATE_LIMITED": "no rates; SendThreadInput, which counts what waits, is not built",
     "BUDGET_EXCEEDED": "no budgets",
 }
 
@@ -264,7 +265,7 @@ async def test_a_full_disk_refuses_changes_and_heals(tmp_path: Path) -> None:
         await make_agent(rig, "helper", HOLD, DONE)
         await create(rig, "t1")
         await until(lambda: tool.calls == 1)
-        await pages_at_most(rig, 1)
+        await fill_the_disk(rig.server.store)
         large: Any = {"client_metadata": {"x": "x" * 16_000}}
 
         failures = [await failure_of(create(rig, f"full-{n}", **large)) for n in range(3)]
@@ -279,15 +280,9 @@ async def test_a_full_disk_refuses_changes_and_heals(tmp_path: Path) -> None:
         assert [thread.name for thread in listed.threads] == ["threads/t1"]
         assert not waiting.done()
 
-        await pages_at_most(rig, 1_000_000)
+        await free_the_disk(rig.server.store)
         assert (await waiting)[-1].thread_ended.state == Thread.COMPLETED
         assert (await run(rig, "full-0", **large)).state == Thread.COMPLETED
-
-
-async def pages_at_most(rig: Rig, count: int) -> None:
-    """Lets the file have no more pages than so many, or than it has; a full disk refuses in the same way."""
-    pragma = Answer(f"PRAGMA max_page_count = {count}")
-    await rig.server.store.committer.submit(StatementWork([pragma])).wait()
 
 
 async def test_a_server_that_stops_says_when_to_come_again(tmp_path: Path) -> None:
@@ -367,7 +362,6 @@ async def test_a_damaged_event_is_named_and_no_other_thread_suffers(tmp_path: Pa
             get(rig, "threads/t1", full=True),
             rig.threads.ListThreadEvents(pb.ListThreadEventsRequest(parent="threads/t1")),
             rig.threads.ListIterations(pb.ListIterationsRequest(parent="threads/t1")),
-            rig.threads.ListThreads(pb.ListThreadsRequest(view=Thread.FULL)),
         ]
         for ask in asks:
             failure = await failure_of(ask)
@@ -375,6 +369,11 @@ async def test_a_damaged_event_is_named_and_no_other_thread_suffers(tmp_path: Pa
             assert failure.metadata == {"resource": "threads/t1", "sequence": str(sequence)}
             assert failure.details["ResourceInfo"].resource_name == "threads/t1"
         assert (await get(rig, "threads/t1")).state == Thread.COMPLETED
+        listed = await rig.threads.ListThreads(pb.ListThreadsRequest(view=Thread.FULL))
+        assert {thread.name: thread.stop_reason for thread in listed.threads} == {
+            "threads/t1": Thread.DATA_LOSS,
+            "threads/t2": Thread.FINISHED,
+        }
         assert await collected(watch(rig, "threads/t1", sequence)) == whole[sequence:]
         assert (await get(rig, "threads/t2", full=True)).iterations
         assert (await run(rig, "t3")).state == Thread.COMPLETED
@@ -414,17 +413,43 @@ async def test_a_damaged_thread_that_has_not_ended_does_not_keep_the_others_from
         assert (await ended(rig, "threads/t2")).state == Thread.COMPLETED
         execution = pb.ExecuteAgentRequest(thread=thread_of("damaged"), thread_id="t1", request_id="r1")
         asks = [
-            get(rig, "threads/t1"),
             rig.threads.CancelThread(pb.CancelThreadRequest(name="threads/t1")),
             rig.threads.ExecuteAgent(execution, timeout=10),
         ]
         for ask in asks:
             check(await failure_of(ask), "RECORD_CORRUPT")
-        for ask in (get(rig, "threads/row-damaged"), rig.threads.ListThreads(pb.ListThreadsRequest())):
-            failure = await failure_of(ask)
-            assert (failure.code, failure.reason) == (grpc.StatusCode.DATA_LOSS, "RECORD_CORRUPT")
-            assert failure.metadata == {"resource": "threads/row-damaged"}
-            assert failure.details["ResourceInfo"].resource_name == "threads/row-damaged"
+        failure = await failure_of(get(rig, "threads/row-damaged"))
+        assert (failure.code, failure.reason) == (grpc.StatusCode.DATA_LOSS, "RECORD_CORRUPT")
+        assert failure.metadata == {"resource": "threads/row-damaged"}
+        assert failure.details["ResourceInfo"].resource_name == "threads/row-damaged"
+        lost = await get(rig, "threads/t1")
+        assert (lost.state, lost.stop_reason) == (Thread.FAILED, Thread.DATA_LOSS)
+        listed = await rig.threads.ListThreads(pb.ListThreadsRequest())
+        assert {thread.name: thread.state for thread in listed.threads} == {
+            "threads/t1": Thread.FAILED,
+            "threads/row-damaged": Thread.FAILED,
+            "threads/t2": Thread.COMPLETED,
+        }
+
+
+async def test_a_damaged_thread_is_deleted_like_another(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    async with running(path) as rig:
+        await make_agent(rig, "damaged", DAMAGED, HANG)
+        for name in ("t1", "t2"):
+            await rig.threads.CreateThread(create_request("damaged", thread_id=name))
+            await until_event(rig, f"threads/{name}", "tool_call_completed")
+    execute(path, "UPDATE events SET body = x'00' WHERE sequence = 2")
+
+    async with running(path) as rig:
+        check(await failure_of(collected(watch(rig, "threads/t1"))), "RECORD_CORRUPT")
+        check(
+            await failure_of(rig.threads.CancelThread(pb.CancelThreadRequest(name="threads/t1"))),
+            "RECORD_CORRUPT",
+        )
+        for name, force in (("t1", False), ("t2", True)):
+            await rig.threads.DeleteThread(pb.DeleteThreadRequest(name=f"threads/{name}", force=force))
+        assert not (await rig.threads.ListThreads(pb.ListThreadsRequest())).threads
 
 
 class BrokenTools(HeldTool):

@@ -41,10 +41,18 @@ async def tenant_by_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> Ide
 
 @asynccontextmanager
 async def wired(
-    *servicers: tuple[Any, object], admission: Admission | None = None, stall_seconds: float = 30.0
+    *servicers: tuple[Any, object],
+    admission: Admission | None = None,
+    stall_seconds: float = 30.0,
+    request_seconds: float = 30.0,
 ) -> AsyncIterator[Wired]:
     """Serves pairs of service descriptor and servicer."""
-    doorway = Doorway(tenant_by_metadata, admission or Admission(), Stalls(stall_seconds))
+    doorway = Doorway(
+        tenant_by_metadata,
+        admission or Admission(),
+        Stalls(stall_seconds),
+        arrivals=Stalls(request_seconds),
+    )
     handlers = Handlers(doorway)
     for descriptor, servicer in servicers:
         handlers.add(descriptor, servicer)

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 
 from tests.contract.units import NOW
 from treadle_server.ports.log import RequestRow
-from treadle_server.stores.sqlite.inbox import WorkTicket
+from treadle_server.stores.sqlite.inbox import Urgency, WorkTicket
 from treadle_server.stores.sqlite.statements import Statement
 from treadle_server.stores.sqlite.store import SqliteStore
 
@@ -58,6 +58,8 @@ class StatementWork:
     byte_count: int = 0
     span: tuple[int, int] = (1, 0)
     request: RequestRow | None = None
+    urgency: Urgency = Urgency.REFUSABLE
+    thread: int = 0
 
     def statements(self) -> Sequence[Statement]:
         return self.steps

@@ -24,7 +24,7 @@ from tests.stores.kit import (
 )
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.log import Conflict, Record, StoreFailed, ThreadKey, Unit
-from treadle_server.stores.sqlite.statements import Answer, Require, Write
+from treadle_server.stores.sqlite.statements import Require, Write
 
 
 async def test_units_that_wait_together_share_one_commit(opened: Opened) -> None:
@@ -192,28 +192,6 @@ async def test_a_guard_that_meets_more_than_one_row_is_a_fault(opened: Opened) -
 
     rows = [await store.threads.get_by_key(key) for key in keys]
     assert [row.epoch for row in rows if row is not None] == [1, 1]
-
-
-async def test_a_disk_that_is_full_refuses_and_heals(opened: Opened) -> None:
-    store, log = opened.store, opened.store.log
-    key = await create(log, "created")
-    limit = Answer("PRAGMA max_page_count = 1")  # as many as there are: no more can be had
-    ticket = store.committer.submit(StatementWork([limit]))
-    await ticket.wait()
-    assert ticket.answer is not None
-
-    large = Record(3, b"x" * 200_000)
-    tickets = [log.submit(Unit(key, 1, [large])) for _ in range(3)]
-    for one in tickets:
-        with pytest.raises(Refused) as refused:
-            await one.wait()
-        assert refused.value.reason is Reason.DISK_FULL
-    assert await bodies(log, key) == ["created"]  # reads go on
-
-    await store.committer.submit(StatementWork([Answer("PRAGMA max_page_count = 1000000")])).wait()
-    await log.submit(Unit(key, 1, [large])).wait()
-    assert await log.last_sequence(key) == 2
-    assert opened.fatal == []
 
 
 @contextmanager

@@ -8,7 +8,14 @@ import pytest
 from tests.contract.units import NOW, creation, new_thread, projection, records
 from tests.stores.kit import Opened, Opens, execute, flip_bit
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.catalogue import NewApiKey, ThreadQuery
+from treadle_server.ports.catalogue import (
+    Condition,
+    NewApiKey,
+    Operator,
+    ThreadColumn,
+    ThreadOrder,
+    ThreadQuery,
+)
 from treadle_server.ports.log import Record, ThreadKey, Unit
 from treadle_server.stores.sqlite.store import SqliteStore
 
@@ -81,14 +88,17 @@ async def test_lost_last_records_are_not_taken_for_the_end(opens: Opens, path: P
     assert refused.value.metadata == {"thread": "1", "sequence": "2"}
 
 
-async def test_a_damaged_page_is_refused(opens: Opens, path: Path) -> None:
-    def wipe() -> None:
-        data = bytearray(path.read_bytes())
-        page = data.index(BODY) // 8192
-        data[page * 8192 : page * 8192 + 64] = b"\xff" * 64
-        path.write_bytes(data)
+def _wipe_page(path: Path, marker: bytes) -> None:
+    """The beginning of the page where the marker stands."""
+    with path.open("r+b") as file:
+        page = file.read().index(marker) // 8192
+        file.seek(page * 8192)
+        file.write(b"\xff" * 64)
 
-    opened, key = await _damaged(opens, path, wipe)
+
+async def test_a_damaged_page_is_refused(opens: Opens, path: Path) -> None:
+    opened, key = await _damaged(opens, path, lambda: None)
+    _wipe_page(path, BODY)  # the store has it open already, and has not read it yet
 
     with pytest.raises(Refused) as refused:
         await opened.store.log.read(key, 0, 10)
@@ -129,7 +139,7 @@ _ROWS: list[tuple[str, Making, Reading]] = [
     ("principal of a key", _key, lambda store: store.api_keys.find_by_prefix("pre")),
     ("text of a note", _note, lambda store: store.notes.get(1, "scope", "key")),
     ("metadata of a thread", _thread, lambda store: store.threads.get(1, "t")),
-    ("summary of a thread", _thread, lambda store: store.threads.list(ThreadQuery(1))),
+    ("summary of a thread", _thread, lambda store: store.threads.get(1, "t")),
     ("spec of a thread", _thread, lambda store: store.threads.spec(1, b"digest")),
 ]
 
@@ -164,3 +174,56 @@ async def test_an_administrator_is_not_made_by_a_flipped_bit(opens: Opens, path:
     await again.store.close()
 
     assert refused.value.reason is Reason.RECORD_CORRUPT
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE threads SET cost_micros = cost_micros + 1 WHERE thread = 1",
+        "UPDATE threads SET version = 3 WHERE thread = 1",
+        "UPDATE threads SET subject_type = 'x' WHERE thread = 1",
+        "UPDATE threads SET progress_sum = 0 WHERE thread = 1",
+        "UPDATE threads SET expired = 1 WHERE thread = 1",
+        "UPDATE thread_details SET triggered_by = 'x' WHERE thread = 1",
+        "UPDATE thread_details SET client_metadata = x'ff' WHERE thread = 1",
+        "DELETE FROM thread_details WHERE thread = 1",
+    ],
+)
+@pytest.mark.parametrize(
+    "condition",
+    [
+        None,
+        Condition(ThreadColumn.COST_MICROS, Operator.EQUAL, 4),
+        Condition(ThreadColumn.VERSION, Operator.EQUAL, 1),
+        Condition(ThreadColumn.STATE, Operator.IN, (2, 3)),
+    ],
+    ids=["all", "cost", "version", "state"],
+)
+async def test_a_damaged_thread_is_in_every_list_as_such_and_keeps_no_other_out(
+    opens: Opens, path: Path, damage: str, condition: Condition | None
+) -> None:
+    opened, key = await _damaged(opens, path, _sql(path, damage))
+    conditions = () if condition is None else (condition,)
+
+    page = await opened.store.threads.list(ThreadQuery(1, conditions, ThreadOrder.CREATE_TIME))
+    unfinished = await opened.store.threads.unfinished(after=0, limit=10)
+    with pytest.raises(Refused) as refused:
+        await opened.store.threads.get_by_key(key)
+    await opened.store.close()
+
+    assert {row.key: row.damaged for row in page.items} == {key: True, ThreadKey(1, 2): False}
+    assert {row.key: row.damaged for row in unfinished} == {key: True, ThreadKey(1, 2): False}
+    assert [(row.state, row.stop_reason) for row in page.items if row.damaged] == [(7, 23)]
+    assert refused.value.reason is Reason.RECORD_CORRUPT
+
+
+async def test_a_condemned_thread_whose_row_is_damaged_stays_damaged(opens: Opens, path: Path) -> None:
+    opened, key = await _damaged(opens, path, _sql(path, "UPDATE threads SET total_tokens = 7"))
+
+    await opened.store.threads.condemn(key, stop_reason=23, now=NOW)
+    page = await opened.store.threads.list(ThreadQuery(1))
+    left = await opened.store.threads.unfinished(after=key.thread - 1, limit=1)
+    await opened.store.close()
+
+    assert {row.key.thread for row in page.items if row.damaged} == {1, 2}
+    assert [row.key.thread for row in left] == [2]

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.units import NOW, bodies, creation, new_thread, projection, records, request
+from tests.contract.units import (
+    COMPLETED,
+    NOW,
+    bodies,
+    create,
+    creation,
+    new_thread,
+    projection,
+    records,
+    request,
+)
 from tests.stores.kit import Opened, open_store
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.catalogue import (
@@ -441,3 +451,45 @@ def test_details_are_stored_as_json_text() -> None:
 
     assert (digest, principal, metadata) == (b"d", "p", b"m")
     assert (json.loads(tags), json.loads(labels)) == (["a", "é"], {"k": "v"})
+
+
+async def test_a_condemned_thread_has_ended_by_its_row_and_frees_its_session(opened: Opened) -> None:
+    store = opened.store
+    session = (await store.sessions.create_if_absent(1, NewSession("s", "", 1, "", NOW))).key
+    key = ThreadKey(1, store.log.allocate_thread())
+    await store.log.submit(creation(key, "a", "b", thread_id="t", session=session)).wait()
+
+    await store.threads.condemn(key, stop_reason=23, now=NOW + 5)
+
+    row = await store.threads.get(1, "t")
+    assert row is not None
+    assert (row.state, row.stop_reason, row.end_time, row.state_time) == (7, 23, NOW + 5, NOW + 5)
+    assert (row.sequence, row.wake_at, row.summary) == (2, None, None)
+    left = await store.sessions.get(1, "s")
+    assert left is not None
+    assert left.active_thread == 0
+    assert await store.threads.unfinished(after=0, limit=10) == []
+
+
+async def test_a_condemned_thread_can_be_deleted(opened: Opened) -> None:
+    store = opened.store
+    key = await create(store.log, "a")
+    await store.threads.condemn(key, stop_reason=23, now=NOW)
+    row = await store.threads.get_by_key(key)
+    assert row is not None
+
+    await store.threads.delete(row, delete_time=NOW + 1)
+
+    assert await store.threads.get_by_key(key) is None
+
+
+async def test_a_thread_that_has_ended_is_not_condemned(opened: Opened) -> None:
+    store = opened.store
+    key = ThreadKey(1, store.log.allocate_thread())
+    await store.log.submit(creation(key, "a", state=COMPLETED)).wait()
+
+    await store.threads.condemn(key, stop_reason=23, now=NOW + 5)
+
+    row = await store.threads.get_by_key(key)
+    assert row is not None
+    assert (row.state, row.stop_reason, row.end_time) == (COMPLETED, 0, None)

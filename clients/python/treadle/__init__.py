@@ -41,11 +41,13 @@ if TYPE_CHECKING:
     from treadle.sync import SyncClient
     from treadle.v1.agent_pb2 import Agent, AgentLimits, AgentVersion, ModelSettings
     from treadle.v1.api_key_pb2 import ApiKey
+    from treadle.v1.backup_pb2 import Backup
     from treadle.v1.content_pb2 import Content, Input, Part
     from treadle.v1.error_reason_pb2 import ErrorReason
     from treadle.v1.event_pb2 import ThreadEvent
     from treadle.v1.iteration_pb2 import Action, Iteration
     from treadle.v1.server_info_pb2 import ServerInfo
+    from treadle.v1.tenant_pb2 import Tenant
     from treadle.v1.thread_pb2 import (
         ClientTool,
         Subject,
@@ -85,11 +87,13 @@ _HOMES = {
     "sync": ("SyncClient",),
     "v1.agent_pb2": ("Agent", "AgentLimits", "AgentVersion", "ModelSettings"),
     "v1.api_key_pb2": ("ApiKey",),
+    "v1.backup_pb2": ("Backup",),
     "v1.content_pb2": ("Content", "Input", "Part"),
     "v1.error_reason_pb2": ("ErrorReason",),
     "v1.event_pb2": ("ThreadEvent",),
     "v1.iteration_pb2": ("Action", "Iteration"),
     "v1.server_info_pb2": ("ServerInfo",),
+    "v1.tenant_pb2": ("Tenant",),
     "v1.thread_pb2": ("ClientTool", "Subject", "Task", "Thread", "ThreadContext", "Trigger", "WaitingFor"),
     "v1.thread_service_pb2": ("ExecuteAgentRequest", "WatchThreadResponse"),
     "v1.tool_pb2": ("Tool",),
@@ -105,6 +109,7 @@ __all__ = [
     "AgentVersion",
     "AlreadyExists",
     "ApiKey",
+    "Backup",
     "Cancelled",
     "Client",
     "ClientTool",
@@ -131,6 +136,7 @@ __all__ = [
     "Subject",
     "SyncClient",
     "Task",
+    "Tenant",
     "Thread",
     "ThreadContext",
     "ThreadEvent",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from treadle._version import __version__
-from treadle.commands import agents, keys, running, threads
+from treadle.commands import agents, backup, keys, running, tenants, threads
 from treadle.commands.access import Access
 from treadle.commands.group import RootGroup
 
@@ -24,6 +24,8 @@ app.command()(running.watch)
 app.add_typer(threads.app, name="threads")
 app.add_typer(agents.app, name="agents")
 app.add_typer(keys.app, name="keys")
+app.add_typer(tenants.app, name="tenants")
+app.command()(backup.backup)
 
 
 def _print_version(asked: bool) -> None:

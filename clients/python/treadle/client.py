@@ -13,8 +13,9 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from treadle.calls import admin, agents, controls, streams, threads
+from treadle.calls import admin, agents, backups, controls, streams, tenants, threads
 from treadle.calls.call import Pages, Stream, Unary, path_of
+from treadle.channels import Channels
 from treadle.connection import Connection, options
 from treadle.errors import error_of
 from treadle.signatures import as_method
@@ -104,6 +105,11 @@ class Client(Connection):
     list_api_keys = lists(admin.list_api_keys)
     update_api_key = answers(admin.update_api_key)
     delete_api_key = answers(admin.delete_api_key)
+    create_tenant = answers(tenants.create_tenant)
+    get_tenant = answers(tenants.get_tenant)
+    list_tenants = lists(tenants.list_tenants)
+    update_tenant = answers(tenants.update_tenant)
+    create_backup = answers(backups.create_backup)
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,10 +124,14 @@ class Client(Connection):
 
     async def close(self) -> None:
         """Ends what is still in flight. The client cannot be used again."""
-        await self._channel.close()
+        for channel in self._channels.made:
+            await channel.close()
 
     @functools.cached_property
-    def _channel(self) -> grpc.aio.Channel:
+    def _channels(self) -> Channels[grpc.aio.Channel]:
+        return Channels(self._connect)
+
+    def _connect(self) -> grpc.aio.Channel:
         # Made with the first call, which runs in the loop that the channel then belongs to.
         if self._credentials is None:
             return grpc.aio.insecure_channel(self.target, options=options())
@@ -129,7 +139,7 @@ class Client(Connection):
 
     async def _answer(self, call: Unary[R]) -> R:
         attempts = self._attempts(call.timeout)
-        ask: grpc.aio.UnaryUnaryMultiCallable[Message, R] = self._channel.unary_unary(
+        ask: grpc.aio.UnaryUnaryMultiCallable[Message, R] = self._channels.first.unary_unary(
             path_of(call.request.DESCRIPTOR.full_name),
             request_serializer=type(call.request).SerializeToString,
             response_deserializer=call.response.FromString,
@@ -155,23 +165,29 @@ class Client(Connection):
         follower = stream.follower()
         while True:
             request = follower.request()
-            ask: grpc.aio.UnaryStreamMultiCallable[Message, Message] = self._channel.unary_stream(
-                path_of(request.DESCRIPTOR.full_name),
-                request_serializer=type(request).SerializeToString,
-                response_deserializer=stream.response.FromString,
-            )
-            call = ask(request, timeout=attempts.timeout(), metadata=self._metadata)
-            try:
-                async for response in call:
-                    attempts.progressed()
-                    for item in follower.take(response):
-                        yield item
-                return
-            except grpc.aio.AioRpcError as failure:
-                error = error_of(failure)
-                if not follower.interrupted(error):
+            with self._channels.for_stream() as channel:
+                call = self._watch(channel, stream, request, attempts.timeout())
+                try:
+                    async for response in call:
+                        attempts.progressed()
+                        for item in follower.take(response):
+                            yield item
                     return
-                pause = attempts.delay(error)
-            finally:
-                call.cancel()  # a call that is only dropped stays open at the server
+                except grpc.aio.AioRpcError as failure:
+                    error = error_of(failure)
+                    if not follower.interrupted(error):
+                        return
+                    pause = attempts.delay(error)
+                finally:
+                    call.cancel()  # a call that is only dropped stays open at the server
             await asyncio.sleep(pause)
+
+    def _watch(
+        self, channel: grpc.aio.Channel, stream: Stream[T], request: Message, seconds: float | None
+    ) -> Any:
+        ask: grpc.aio.UnaryStreamMultiCallable[Message, Message] = channel.unary_stream(
+            path_of(request.DESCRIPTOR.full_name),
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=stream.response.FromString,
+        )
+        return ask(request, timeout=seconds, metadata=self._metadata)

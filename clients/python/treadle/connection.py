@@ -26,6 +26,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", RECEIVED_BYTES_MAX),
+    # Channels of a process that go to the same server would share one connection, and its limit of streams.
+    ("grpc.use_local_subchannel_pool", 1),
     ("grpc.primary_user_agent", f"treadle-python/{__version__}"),
 )
 

@@ -7,13 +7,14 @@ import math
 import time
 from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
 
-from treadle.calls import admin, agents, controls, streams, threads
+from treadle.calls import admin, agents, backups, controls, streams, tenants, threads
 from treadle.calls.call import Pages, Stream, Unary, path_of
+from treadle.channels import Channels
 from treadle.connection import Connection, options
 from treadle.errors import Failure, TreadleError, error_of
 from treadle.signatures import as_method
@@ -98,6 +99,11 @@ class SyncClient(Connection):
     list_api_keys = lists(admin.list_api_keys)
     update_api_key = answers(admin.update_api_key)
     delete_api_key = answers(admin.delete_api_key)
+    create_tenant = answers(tenants.create_tenant)
+    get_tenant = answers(tenants.get_tenant)
+    list_tenants = lists(tenants.list_tenants)
+    update_tenant = answers(tenants.update_tenant)
+    create_backup = answers(backups.create_backup)
 
     _closed = False
 
@@ -115,17 +121,21 @@ class SyncClient(Connection):
     def close(self) -> None:
         """Ends what is still in flight. The client cannot be used again."""
         self._closed = True
-        self._channel.close()
+        for channel in self._channels.made:
+            channel.close()
 
     @functools.cached_property
-    def _channel(self) -> grpc.Channel:
+    def _channels(self) -> Channels[grpc.Channel]:
+        return Channels(self._connect)
+
+    def _connect(self) -> grpc.Channel:
         if self._credentials is None:
             return grpc.insecure_channel(self.target, options=options())
         return grpc.secure_channel(self.target, self._credentials, options=options())
 
     def _answer(self, call: Unary[R]) -> R:
         attempts = self._attempts(call.timeout)
-        ask: grpc.UnaryUnaryMultiCallable[Message, R] = self._channel.unary_unary(
+        ask: grpc.UnaryUnaryMultiCallable[Message, R] = self._channels.first.unary_unary(
             path_of(call.request.DESCRIPTOR.full_name),
             request_serializer=type(call.request).SerializeToString,
             response_deserializer=call.response.FromString,
@@ -150,25 +160,31 @@ class SyncClient(Connection):
         follower = stream.follower()
         while True:
             request = follower.request()
-            ask: grpc.UnaryStreamMultiCallable[Message, Message] = self._channel.unary_stream(
-                path_of(request.DESCRIPTOR.full_name),
-                request_serializer=type(request).SerializeToString,
-                response_deserializer=stream.response.FromString,
-            )
-            call = ask(request, timeout=attempts.timeout(), metadata=self._metadata)
-            try:
-                for response in call:
-                    attempts.progressed()
-                    yield from follower.take(response)
-                return
-            except grpc.RpcError as failure:
-                error = self._error_of(failure)
-                if not follower.interrupted(error):
+            with self._channels.for_stream() as channel:
+                call = self._watch(channel, stream, request, attempts.timeout())
+                try:
+                    for response in call:
+                        attempts.progressed()
+                        yield from follower.take(response)
                     return
-                pause = attempts.delay(error)
-            finally:
-                call.cancel()  # a call that is only dropped stays open at the server
+                except grpc.RpcError as failure:
+                    error = self._error_of(failure)
+                    if not follower.interrupted(error):
+                        return
+                    pause = attempts.delay(error)
+                finally:
+                    call.cancel()  # a call that is only dropped stays open at the server
             time.sleep(pause)
+
+    def _watch(
+        self, channel: grpc.Channel, stream: Stream[T], request: Message, seconds: float | None
+    ) -> Any:
+        ask: grpc.UnaryStreamMultiCallable[Message, Message] = channel.unary_stream(
+            path_of(request.DESCRIPTOR.full_name),
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=stream.response.FromString,
+        )
+        return ask(request, timeout=seconds, metadata=self._metadata)
 
     def _error_of(self, failure: grpc.RpcError) -> TreadleError:
         # Errors of calls have the methods of calls, which grpc's type does not say.

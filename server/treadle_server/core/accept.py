@@ -7,7 +7,7 @@ from treadle_server.core import outcomes as o
 from treadle_server.core import replies, requests
 from treadle_server.core import signals as s
 from treadle_server.core.commands import CallModel, CallTool
-from treadle_server.core.decide import decide, lifetime_end, running_end
+from treadle_server.core.decide import decide, due, lifetime_end, running_end
 from treadle_server.core.draft import Draft
 from treadle_server.core.ending import carry_out, settle, time_out
 from treadle_server.core.errors import Reason, Refused
@@ -37,7 +37,7 @@ def advance(state: State, ask: Ask) -> Draft | Refused:
 
 def begin_ready(draft: Draft, now: int) -> None:
     """Adds the intents of all that is wanted, not begun and due, to the append of what led to them."""
-    commands = [c for c in decide(draft.state) if not c.begun and c.not_before <= now]
+    commands = due(draft.state, now)
     if commands:
         _begin(draft, s.Begin(now, tuple(sorted(commands, key=lambda c: (len(c.call_id), c.call_id)))))
         settle(draft)
@@ -56,6 +56,7 @@ def _take(draft: Draft, ask: Ask) -> Refused | None:
             | o.ToolFailed()
             | o.Aborted()
             | o.Recovered()
+            | o.DriveFailed()
         ):
             return _outcome(draft, ask)
         case _:
@@ -102,6 +103,8 @@ def _outcome(draft: Draft, outcome: o.Outcome) -> Refused | None:
             replies.aborted(draft, outcome)
         case o.Recovered():
             replies.recovered(draft, outcome)
+        case o.DriveFailed():
+            replies.drive_failed(draft)
         case _:
             assert_never(outcome)
     return None

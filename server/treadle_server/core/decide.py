@@ -4,6 +4,8 @@ from treadle_server.core.commands import CallModel, CallTool, Command
 from treadle_server.core.kinds import Control, ThreadState
 from treadle_server.core.state import Call, State
 
+CLOCK_SLACK_MICROS = 1_000_000
+"""Times of events that are recorded together may differ so much in either direction."""
 _DRIVEN = frozenset({ThreadState.PENDING, ThreadState.RUNNING})
 
 
@@ -33,6 +35,14 @@ def _call_tool(call: Call) -> CallTool:
     return CallTool(
         call.call_id, call.name, call.arguments_json, call.effect, attempt, call.in_flight, call.not_before
     )
+
+
+def due(state: State, now: int) -> list[Command]:
+    """What is wanted and may begin. A pause before another attempt is over too when its own beginning is yet to
+    come: the wall clock was put back since, and how long the pause has lasted is not known.
+    """
+    put_back = now < state.update_time - CLOCK_SLACK_MICROS
+    return [c for c in decide(state) if not c.begun and (put_back or c.not_before <= now)]
 
 
 def wake_at(state: State) -> int | None:

@@ -260,6 +260,8 @@ class ExecutionRecovered:
 
     epoch: int
     unknown_tool_call_ids: tuple[str, ...] = ()
+    blameless: bool = False
+    """Why the server before stopped is known, and it was not this thread."""
 
 
 @dataclass(frozen=True, slots=True)

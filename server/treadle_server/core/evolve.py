@@ -99,6 +99,7 @@ def _model_started(state: State, event: e.Event, payload: e.ModelCallStarted) ->
 
 
 def _model_failed(state: State, event: e.Event, payload: e.ModelCallFailed) -> None:
+    _acquit(state, "")
     if not payload.will_retry:
         state.model_call = None
         return
@@ -107,6 +108,7 @@ def _model_failed(state: State, event: e.Event, payload: e.ModelCallFailed) -> N
 
 
 def _message(state: State, event: e.Event, payload: e.MessageCompleted) -> None:
+    _acquit(state, "")
     state.model_call = None
     if payload.text:
         state.last_text = payload.text
@@ -149,6 +151,9 @@ def _used(state: State, tool: str) -> None:
 
 
 def _attempt_failed(state: State, event: e.Event, payload: e.ToolAttemptFailed) -> None:
+    call = state.calls.get(payload.tool_call_id)
+    if call is not None:
+        _acquit(state, call.name)
     again = event.time_micros + payload.retry_delay_micros
     _change(state, payload.tool_call_id, in_flight=False, not_before=again)
 
@@ -157,6 +162,8 @@ def _call_completed(state: State, event: e.Event, payload: e.ToolCallCompleted) 
     call = state.calls.get(payload.tool_call_id)
     if call is None:
         return
+    if call.in_flight:  # else it is a crash that left it without an outcome
+        _acquit(state, call.name)
     _change(state, payload.tool_call_id, status=payload.status, in_flight=False)
     if payload.status in (CallStatus.SUCCEEDED, CallStatus.FAILED):
         _used(state, call.name)
@@ -195,6 +202,11 @@ def _question(state: State, event: e.Event, payload: e.QuestionAsked) -> None:
 
 def _recovered(state: State, event: e.Event, payload: e.ExecutionRecovered) -> None:
     state.recoveries += 1
+    if not payload.blameless and payload.epoch != state.recovered_epoch:
+        counted = {step: state.crashes.get(step, 0) + 1 for step in state.steps_in_flight}
+        state.crashes = {**state.crashes, **counted}
+        state.fruitless += 1
+    state.recovered_epoch = payload.epoch
     if state.model_call is not None:
         state.model_call = replace(state.model_call, in_flight=False, not_before=0)
     for call in state.calls.values():
@@ -215,6 +227,13 @@ def _ended(state: State, event: e.Event, payload: e.ThreadEnded) -> None:
 
 def _unknown(state: State, event: e.Event, payload: e.Unknown) -> None:
     state.unreadable = True
+
+
+def _acquit(state: State, step: str) -> None:
+    """The step had an outcome: it was not what servers died of."""
+    state.fruitless = 0
+    if step in state.crashes:
+        state.crashes = {name: count for name, count in state.crashes.items() if name != step}
 
 
 def _change(state: State, call_id: str, **changes: Any) -> None:

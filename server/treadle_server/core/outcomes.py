@@ -82,6 +82,17 @@ class Recovered:
 
     now: int
     epoch: int
+    blameless: bool = False
+    """Why the server before stopped is known, and it was not this thread."""
+    guilty: bool = False
+    """What the server went down with was found to be this thread: it goes on no more."""
 
 
-Outcome = ModelReplied | ModelFailed | ToolReturned | ToolFailed | Aborted | Recovered
+@dataclass(frozen=True, slots=True)
+class DriveFailed:
+    """The runtime tried to drive the thread again and again, and failed by a bug of its own."""
+
+    now: int
+
+
+Outcome = ModelReplied | ModelFailed | ToolReturned | ToolFailed | Aborted | Recovered | DriveFailed

@@ -4,16 +4,18 @@ from typing import assert_never
 
 from treadle_server.core import events as e
 from treadle_server.core import outcomes as o
-from treadle_server.core import policy
+from treadle_server.core import policy, suspicion
 from treadle_server.core.draft import Draft
 from treadle_server.core.ending import fail, unknown_usage
-from treadle_server.core.kinds import CallStatus, Effect, StopReason, UnknownPolicy, Verdict
+from treadle_server.core.kinds import CallStatus, Effect, StopReason, ThreadState, UnknownPolicy, Verdict
 from treadle_server.core.spec import ToolSpec
 from treadle_server.core.state import Call, ModelCall, State
 from treadle_server.core.values import Cost, Fault, ProposedCall, Usage
 
 _CODE_CANCELLED = 1
 _CODE_UNKNOWN = 2
+_CODE_ABORTED = 10
+_CODE_INTERNAL = 13
 
 UNKNOWN_OUTCOME = (
     "The outcome of this call is unknown: it was interrupted before the result was recorded. It may or may "
@@ -27,6 +29,8 @@ def fits(state: State, outcome: o.Outcome) -> bool:
     match outcome:
         case o.Recovered():
             return not state.ended and state.in_flight
+        case o.DriveFailed():
+            return not state.ended and state.status is not ThreadState.UNSPECIFIED
         case o.ModelReplied() | o.ModelFailed():
             candidates = (state.model_call,)
         case o.ToolReturned() | o.ToolFailed():
@@ -182,7 +186,8 @@ def aborted(draft: Draft, outcome: o.Aborted) -> None:
 def recovered(draft: Draft, outcome: o.Recovered) -> None:
     """After a crash: calls that may be repeated begin again, the others end UNKNOWN."""
     unknown, model_call = [call for call in draft.state.calls.values() if _lost(call)], draft.state.model_call
-    draft.add(e.ExecutionRecovered(outcome.epoch, tuple(call.call_id for call in unknown)))
+    call_ids = tuple(call.call_id for call in unknown)
+    draft.add(e.ExecutionRecovered(outcome.epoch, call_ids, outcome.blameless))
     if model_call is not None and model_call.in_flight:
         draft.add(unknown_usage(draft.state, model_call))
     for call in unknown:
@@ -190,6 +195,14 @@ def recovered(draft: Draft, outcome: o.Recovered) -> None:
     if unknown and draft.state.spec.on_unknown_outcome is UnknownPolicy.FAIL and not draft.state.ending:
         names = ", ".join(call.call_id for call in unknown)
         fail(draft, StopReason.TOOL_OUTCOME_UNKNOWN, f"the outcome of {names} is unknown after a crash")
+    elif outcome.guilty and suspicion.provable(draft.state) and not draft.state.ending:
+        fail(draft, StopReason.POISONED, suspicion.verdict(draft.state), _CODE_ABORTED)
+
+
+def drive_failed(draft: Draft) -> None:
+    """Ends a thread that the runtime cannot drive. Why is for the server's log, not for its callers."""
+    text = "the server failed at driving the thread; its log says why"
+    fail(draft, StopReason.INTERNAL, text, _CODE_INTERNAL)
 
 
 def _lost(call: Call) -> bool:

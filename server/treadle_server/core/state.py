@@ -132,6 +132,14 @@ class State:
     output: Content | None = None
     error: Fault | None = None
     recoveries: int = 0
+    recovered_epoch: int = 0
+    """Of the server that took the thread up last; 0 = none did."""
+    crashes: dict[str, int] = field(default_factory=dict)
+    """How often in a row servers died during a step without an outcome: by tool, "" is the model. Never
+    changed, only replaced.
+    """
+    fruitless: int = 0
+    """How often in a row servers died during any step, with no outcome of any between."""
     unreadable: bool = False
     """The log holds an event of a newer release."""
 
@@ -150,6 +158,14 @@ class State:
         if self.model_call is not None and self.model_call.in_flight:
             return True
         return any(call.in_flight for call in self.calls.values())
+
+    @property
+    def steps_in_flight(self) -> frozenset[str]:
+        """Names of the tools whose calls are in flight; "" is the model."""
+        names = {call.name for call in self.calls.values() if call.in_flight}
+        if self.model_call is not None and self.model_call.in_flight:
+            names.add("")
+        return frozenset(names)
 
     @property
     def rejected(self) -> bool:

@@ -2,15 +2,16 @@
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
 
+from treadle_server import failpoints
 from treadle_server.core import outcomes as o
 from treadle_server.core.accept import Ask
 from treadle_server.core.commands import CallModel, CallTool, Command
-from treadle_server.core.decide import decide
+from treadle_server.core.decide import decide, due
 from treadle_server.core.errors import Refused
 from treadle_server.core.kinds import CallStatus, Effect
 from treadle_server.core.signals import Due
@@ -28,15 +29,22 @@ _Answer = o.ModelReplied | o.ModelFailed | o.ToolReturned | o.ToolFailed
 
 
 class Running:
-    """A call in flight."""
+    """A call in flight, or one whose intent is on its way to the disk."""
 
-    __slots__ = ("command", "deadline", "stopped", "task")
+    __slots__ = ("command", "deadline", "dispatched", "limit", "stopped", "task")
 
-    def __init__(self, command: Command, task: "asyncio.Task[_Answer]", deadline: int) -> None:
+    def __init__(self, command: Command, task: "asyncio.Task[_Answer]", now: int, limit: int) -> None:
         self.command = command
         self.task = task
-        self.deadline = deadline
+        self.limit = limit
+        self.deadline = now + limit
+        self.dispatched = False
         self.stopped = False
+
+    def dispatch(self, now: int) -> None:
+        """The call is made now: its time begins."""
+        self.dispatched = True
+        self.deadline = now + self.limit
 
     def stop(self) -> None:
         """Asks it to stop, once: a second cancellation would hit what it does to stop."""
@@ -48,12 +56,20 @@ class Running:
 class Driver:
     """The one task that makes a thread go on. It ends when nothing is wanted and nothing runs."""
 
-    def __init__(self, head: Head, journal: Journal, steps: Steps, clock: Clock, epoch: int) -> None:
+    def __init__(
+        self,
+        head: Head,
+        journal: Journal,
+        steps: Steps,
+        clock: Clock,
+        recovered: Callable[[int], o.Recovered],
+    ) -> None:
+        """`recovered` makes what to record, at a time, of a thread whose calls nobody runs."""
         self.head = head
         self._journal = journal
         self._steps = steps
         self._clock = clock
-        self._epoch = epoch
+        self._recovered = recovered
         self._running: dict[str, Running] = {}
         self._done: list[Running] = []
         self._wake: asyncio.Future[None] | None = None
@@ -78,7 +94,7 @@ class Driver:
         """
         try:
             if self.head.state.in_flight:
-                self._record(o.Recovered(self._clock.now(), self._epoch))
+                await self._take_up()
             while True:
                 await self._work()
                 state = self.head.state
@@ -87,6 +103,22 @@ class Driver:
                     return
         finally:
             self._stop()
+
+    async def _take_up(self) -> None:
+        """A call may bring the server down before anything else is durable: that it began again must be."""
+        now = self._clock.now()
+        self._record(self._recovered(now))
+        if not self._draining:
+            self._begin_due(now)
+        await self.head.durable()
+
+    def _begin_due(self, now: int) -> None:
+        """Records what the clock asks for, then the intents of what is wanted and due."""
+        if self.head.wake_at is not None and self.head.wake_at <= now:
+            self._record(Due(now))
+        self._expire(now)
+        if due(self.head.state, now):
+            self._journal.begin(self.head, now)
 
     async def _work(self) -> None:
         """Returns when there is nothing to wait for."""
@@ -105,13 +137,8 @@ class Driver:
         now = self._clock.now()
         if self._draining:
             return self._drop_repeatable()
-        if self.head.wake_at is not None and self.head.wake_at <= now:
-            self._record(Due(now))
-        self._expire(now)
+        self._begin_due(now)
         wanted = decide(self.head.state)
-        if any(not command.begun and command.not_before <= now for command in wanted):
-            self._journal.begin(self.head, now)
-            wanted = decide(self.head.state)
         self._stop_unwanted(wanted)
         for command in sorted(wanted, key=_order):
             if command.begun and command.call_id not in self._running:
@@ -128,6 +155,8 @@ class Driver:
             outcome = self._outcome(running)
             if outcome is not None:
                 self._record(outcome, begin=not self._draining)
+                if failpoints.ACTIVE:
+                    failpoints.hit("result.after", self.head.state.iteration)
 
     def _outcome(self, running: Running) -> o.Outcome | None:
         if not running.task.cancelled():
@@ -149,18 +178,34 @@ class Driver:
     def _start(self, command: Command, now: int) -> None:
         work: Coroutine[Any, Any, _Answer]
         if isinstance(command, CallModel):
-            work, limit = self._steps.call_model(self.head, command), MODEL_TIMEOUT_MICROS
+            work, limit = self._call_model(command), MODEL_TIMEOUT_MICROS
         else:
             work = self._call_tool(command)
             limit = self.head.state.spec.tool_by_name[command.name].timeout_micros
-        running = Running(command, asyncio.create_task(work), now + limit)
+        running = Running(command, asyncio.create_task(work), now, limit)
         self._running[command.call_id] = running
         running.task.add_done_callback(lambda _: self._finished(running))
+
+    async def _call_model(self, command: CallModel) -> _Answer:
+        await self.head.durable()
+        self._dispatch(command)
+        return await self._steps.call_model(self.head, command)
 
     async def _call_tool(self, command: CallTool) -> _Answer:
         if command.effect is not Effect.READ_ONLY:
             await self.head.durable()
+        self._dispatch(command)
         return await self._steps.call_tool(self.head, command)
+
+    def _dispatch(self, command: Command) -> None:
+        """Just before the call is made. The disk may have taken its time: no call for what is to end."""
+        running, state = self._running.get(command.call_id), self.head.state
+        if running is None:
+            raise asyncio.CancelledError
+        if state.ending or state.ended:
+            running.stopped = True
+            raise asyncio.CancelledError
+        running.dispatch(self._clock.now())
 
     def _finished(self, running: Running) -> None:
         if self._running.get(running.command.call_id) is running:
@@ -179,6 +224,9 @@ class Driver:
         """Gives up calls that are over their time, whether or not they let themselves be stopped."""
         for call_id, running in list(self._running.items()):
             if running.deadline > now or running.task.done():
+                continue
+            if not running.dispatched:  # nobody was called yet: the disk is full, or slow
+                running.deadline = now + running.limit
                 continue
             del self._running[call_id]
             running.stop()

@@ -10,15 +10,20 @@ import structlog
 from treadle_server.core.accept import Ask
 from treadle_server.core.decide import decide, wake_at
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.core.kinds import TERMINAL, WAITING, ThreadState
-from treadle_server.core.outcomes import Recovered
+from treadle_server.core.kinds import TERMINAL, WAITING, StopReason, ThreadState
+from treadle_server.core.outcomes import DriveFailed
 from treadle_server.core.signals import Due
 from treadle_server.core.state import State
 from treadle_server.engine.admission import Admission, Bounds, Candidate
 from treadle_server.engine.driver import Driver
 from treadle_server.engine.journal import Head, Journal
+from treadle_server.engine.patience import answer
+from treadle_server.engine.quarantine import Pace, Quarantine
+from treadle_server.engine.specs import NEWER
 from treadle_server.engine.steps import Steps
+from treadle_server.engine.timers import Timers
 from treadle_server.engine.waiters import Waiters
+from treadle_server.ports.catalogue import Threads
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.engine import Start, Waiting
 from treadle_server.ports.log import (
@@ -31,18 +36,19 @@ from treadle_server.ports.log import (
     ThreadKey,
     Unit,
 )
+from treadle_server.ports.trials import Trials
 
 _LOG = structlog.get_logger(__name__)
 _RESTING = TERMINAL | WAITING | {ThreadState.PAUSED}
-_HOPELESS = frozenset({Reason.RECORD_CORRUPT, Reason.RESOURCE_NOT_FOUND})
+_NOT_WRITABLE = frozenset({Reason.DISK_FULL, Reason.STORE_UNAVAILABLE})
 RETRY_SECONDS = 1.0
 """How long a thread rests whose events the store would not take."""
 FAULT_SECONDS = 30.0
 FAULT_SECONDS_MAX = 3600.0
 """The same for one whose driver failed, doubled each time: a bug of ours, and likely to come again."""
+FAULTS_MAX = 5
+"""In a row; then the thread is ended."""
 CONFLICTS_MAX = 5
-AHEAD_MICROS = 60 * 1_000_000
-"""Timers due sooner are armed when their threads come to rest; the sweeper finds the others in time."""
 
 T = TypeVar("T")
 
@@ -57,27 +63,55 @@ class Subject:
     session_name: str
 
 
+class Lost(Refused):
+    """The thread's log or spec is damaged, and it was ended for that."""
+
+    def __init__(self, damage: Refused) -> None:
+        super().__init__(damage.reason, damage.message, metadata=damage.metadata, resource=damage.resource)
+
+
 class EmbeddedEngine:
     """Drives threads of one store in this process's event loop."""
 
     def __init__(
-        self, log: Log, journal: Journal, steps: Steps, clock: Clock, *, epoch: int, bounds: Bounds
+        self,
+        log: Log,
+        journal: Journal,
+        steps: Steps,
+        clock: Clock,
+        *,
+        threads: Threads,
+        trials: Trials,
+        epoch: int,
+        bounds: Bounds,
+        pace: Pace | None = None,
     ) -> None:
+        self._log = log
         self._journal = journal
         self._steps = steps
         self._clock = clock
-        self._epoch = epoch
+        self._threads = threads
         self._admission = Admission(bounds, self._run)
         self._drivers: dict[ThreadKey, Driver] = {}
         self._tasks: dict[ThreadKey, asyncio.Task[None]] = {}
         self._subjects: dict[ThreadKey, Subject] = {}
         self._until_rest = Waiters()
         self._until_end = Waiters()
-        self._timers: dict[ThreadKey, asyncio.TimerHandle] = {}
+        self._timers = Timers(clock, self._ring)
+        self._quarantine = Quarantine(
+            trials,
+            epoch=epoch,
+            again=self._again,
+            nothing_runs=lambda: not self._drivers,
+            nothing_waits=lambda: not self._admission.running_count and not self._admission.waiting_count,
+            pace=pace or Pace(),
+        )
         self._handed_over: dict[ThreadKey, Head] = {}
         """Heads of threads that run at once: their drivers need not read what was just written."""
         self._faults: dict[ThreadKey, int] = {}
         """How often in a row the driver of a thread failed."""
+        self._telling: set[ThreadKey] = set()
+        """Threads with a record on its way that nobody waits for: while the disk is full, one each."""
         self._background: set[asyncio.Task[Any]] = set()
         self.draining = False
         log.subscribe(self._committed)
@@ -109,7 +143,7 @@ class EmbeddedEngine:
 
     async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs in a task of its own: a cancelled caller must leave no half of it undone."""
-        return await asyncio.shield(self._in_background(work))
+        return await answer(self._in_background(work), self._log)
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         task = asyncio.create_task(work)
@@ -119,7 +153,7 @@ class EmbeddedEngine:
 
     async def _ask(self, key: ThreadKey, ask: Ask, request: RequestRow | None = None) -> State:
         for _ in range(CONFLICTS_MAX):
-            head = await self._journal.open(key)
+            head = await self._open(key)
             try:
                 state = await self._ask_head(head, ask, request)
             except Conflict:
@@ -136,6 +170,8 @@ class EmbeddedEngine:
         try:
             recorded = self._journal.record(head, ask, request=request)
         except Refused as refused:
+            if refused.reason in _NOT_WRITABLE:
+                raise
             recorded, refusal = self._journal.present(head), refused
         try:
             await self._journal.durable(head, recorded)
@@ -157,6 +193,33 @@ class EmbeddedEngine:
     def waiting(self, key: ThreadKey) -> Waiting | None:
         return self._admission.waiting(key)
 
+    # What another server left
+
+    async def begin(self) -> tuple[ThreadKey, ...]:
+        """To be called before anything is offered: holds everybody back, and returns who is to come first."""
+        self._admission.stopped = True
+        guilty = await self._quarantine.begin(self._state_of)
+        if guilty is not None:
+            _LOG.error("thread_poisoned", thread=guilty.thread)
+            await self._tell(guilty, self._quarantine.recovered(self._clock.now(), guilty=True))
+        return self._quarantine.first
+
+    async def _state_of(self, key: ThreadKey) -> State | None:
+        """None for a thread that cannot be read."""
+        try:
+            head = await self._open(key)
+        except Refused:
+            return None
+        self._journal.close(head)
+        return head.state
+
+    def begun(self) -> None:
+        """All that another server left was offered: drives who may run."""
+        if not self.draining:
+            self._admission.stopped = False
+            self._admission.admit()
+            self._quarantine.begun()
+
     # Who is driven
 
     @property
@@ -171,7 +234,7 @@ class EmbeddedEngine:
         """Lets a thread run as soon as it may, if its durable state has anything to do."""
         if subject is not None and decide(state):
             self.enqueue(key, subject, state.spec.limits.max_concurrent_threads, state.create_time)
-        self._arm_near(key, state)
+        self._timers.arm_near(key, wake_at(state))
 
     def enqueue(self, key: ThreadKey, subject: Subject, agent_max: int, since: int) -> None:
         self._subjects[key] = subject
@@ -208,7 +271,7 @@ class EmbeddedEngine:
         if state.ended:
             self._gone(head.key, head.session)
         elif state.ending and state.in_flight:  # by its log only: nobody runs these calls any more
-            self._in_background(self._tell(head.key, Recovered(self._clock.now(), self._epoch)))
+            self._in_background(self._tell(head.key, self._quarantine.recovered(self._clock.now())))
         else:
             self._offer(head.key, state, self._subjects.get(head.key))
 
@@ -224,34 +287,54 @@ class EmbeddedEngine:
     async def _drive(self, candidate: Candidate) -> None:
         key = candidate.key
         try:
-            state = await self._driven(key)
-        except Fenced:
-            return  # nothing can be written any more: the process is about to end
+            state = await self._driven(candidate)
+        except (Fenced, Lost):
+            return  # nothing can be written any more: the process is about to end, or the thread has
         except (Conflict, Replayed, Refused) as refused:
-            _LOG.warning("events_refused", thread=key.thread, why=str(refused) or type(refused).__name__)
-            hopeless = isinstance(refused, Refused) and refused.reason in _HOPELESS
-            gives_way = isinstance(refused, Conflict)
-            self._failed(candidate, None if hopeless else RETRY_SECONDS, gives_way=gives_way)
+            self._refused(candidate, refused)
         except Exception:
             _LOG.exception("thread_not_driven", thread=key.thread)
-            self._failed(candidate, self._fault(key))
+            self._faulted(candidate)
         else:
             self._stopped(state, candidate)
+        finally:
+            self._quarantine.left(key)
 
-    async def _driven(self, key: ThreadKey) -> State:
-        """Drives a thread as long as there is something to do; returns its state then."""
-        head = self._handed_over.pop(key, None) or await self._journal.open(key)
+    async def _driven(self, candidate: Candidate) -> State | None:
+        """Drives a thread as long as there is something to do; returns its state then.
+
+        None for one that must wait for a turn of its own.
+        """
+        key = candidate.key
+        head = self._handed_over.pop(key, None) or await self._open(key)
         try:
+            if self._quarantine.takes(candidate, head.state):
+                return None
+            await self._quarantine.pass_gate(key)
             if not self.draining:
-                self._drivers[key] = Driver(head, self._journal, self._steps, self._clock, self._epoch)
+                recovered = self._quarantine.recovered
+                self._drivers[key] = Driver(head, self._journal, self._steps, self._clock, recovered)
                 await self._drivers[key].run()
             return head.state
         except Exception:
             self._journal.drop(head)
+            self._timers.arm_near(key, head.wake_at)  # a grace or deadline may be over before it runs again
             raise
         finally:
             self._drivers.pop(key, None)
             self._journal.close(head)
+
+    def _refused(self, candidate: Candidate, refused: Conflict | Replayed | Refused) -> None:
+        """The store did not take a thread's events."""
+        thread, why = candidate.key.thread, str(refused) or type(refused).__name__
+        _LOG.warning("events_refused", thread=thread, why=why)
+        reason = refused.reason if isinstance(refused, Refused) else None
+        if reason is Reason.RECORD_CORRUPT:  # a page that is written to, and may be others' too
+            self._faulted(candidate)
+        else:
+            hopeless = reason is Reason.RESOURCE_NOT_FOUND
+            gives_way = isinstance(refused, Conflict)
+            self._failed(candidate, None if hopeless else RETRY_SECONDS, gives_way=gives_way)
 
     def _failed(self, candidate: Candidate, retry_seconds: float | None, *, gives_way: bool = False) -> None:
         """A driver broke off. The thread runs again later if there is any hope.
@@ -267,15 +350,77 @@ class EmbeddedEngine:
         if retry_seconds is not None:
             asyncio.get_running_loop().call_later(retry_seconds, self._again, candidate)
 
-    def _fault(self, key: ThreadKey) -> float:
-        """Counts one more; how long to wait after it."""
+    def _faulted(self, candidate: Candidate) -> None:
+        """A driver failed by a bug of ours: it is tried again a few times, and then the thread is ended."""
+        key = candidate.key
         faults = self._faults[key] = self._faults.get(key, 0) + 1
-        return min(FAULT_SECONDS_MAX, FAULT_SECONDS * 2.0 ** min(faults - 1, 16))
+        if faults >= FAULTS_MAX and not self.draining:
+            self._failed(candidate, None)
+            self._in_background(self._give_up(candidate))
+        else:
+            self._failed(candidate, _pause(faults))
 
-    def _stopped(self, state: State, candidate: Candidate) -> None:
-        """A driver found nothing more to do."""
-        self._faults.pop(candidate.key, None)
+    async def _give_up(self, candidate: Candidate) -> None:
+        key = candidate.key
+        try:
+            await self._ask(key, DriveFailed(self._clock.now()))
+            _LOG.error("thread_given_up", thread=key.thread)
+        except (Fenced, Lost):
+            return
+        except Exception as error:
+            if isinstance(error, Refused) and error.reason is Reason.THREAD_STATE_CONFLICT:
+                self._gone(key, candidate.session)  # it has ended meanwhile
+                return
+            _LOG.exception("thread_not_ended", thread=key.thread)
+            await self._give_up_by_row(candidate)
+
+    async def _give_up_by_row(self, candidate: Candidate) -> None:
+        """Its log can neither be read nor appended to."""
+        key = candidate.key
+        fault = Refused(Reason.INTERNAL, "the server failed at reading the thread; its log says why")
+        try:
+            await self._condemn(key, candidate.session, fault, StopReason.INTERNAL)
+        except Fenced:
+            return
+        except Exception:
+            _LOG.exception("thread_not_condemned", thread=key.thread)
+            self._failed(candidate, _pause(self._faults.get(key, FAULTS_MAX)))
+
+    # What cannot be read
+
+    async def _open(self, key: ThreadKey) -> Head:
+        """Raises Lost for a thread that is damaged, which has ended then, durably."""
+        try:
+            return await self._journal.open(key)
+        except Refused as damage:
+            if not is_damage(damage):
+                raise
+            subject = self._subjects.get(key)
+            await self.condemn(key, subject.session if subject is not None else 0, damage)
+            raise Lost(damage) from damage
+
+    async def condemn(self, key: ThreadKey, session: int, damage: Refused) -> None:
+        """Ends a damaged thread by its row, and every wait for it; durable on return."""
+        await self._condemn(key, session, damage, StopReason.DATA_LOSS)
+
+    async def _condemn(self, key: ThreadKey, session: int, why: Refused, stop_reason: StopReason) -> None:
+        await self._threads.condemn(key, stop_reason=stop_reason, now=self._clock.now())
+        _LOG.error("thread_condemned", thread=key.thread, stop_reason=stop_reason.name, why=why.message)
+        self._steps.feed.refuse(key, why)
+        for waiters in (self._until_rest, self._until_end):
+            waiters.fail(key, lambda: Refused(why.reason, why.message, metadata=why.metadata))
+        self._gone(key, session)
+
+    # Who came to rest
+
+    def _stopped(self, state: State | None, candidate: Candidate) -> None:
+        """A driver found nothing more to do, or the thread waits for a turn of its own (None)."""
+        if state is not None:
+            self._faults.pop(candidate.key, None)
         if self.draining:
+            return
+        if state is None:
+            self._admission.rest(candidate.key)
             return
         if state.ended:
             self._gone(candidate.key, candidate.session)
@@ -284,7 +429,7 @@ class EmbeddedEngine:
         if decide(state):
             self._again(candidate)
         else:
-            self._arm_near(candidate.key, state)
+            self._timers.arm_near(candidate.key, wake_at(state))
 
     def _again(self, candidate: Candidate) -> None:
         if not self.draining:
@@ -293,7 +438,8 @@ class EmbeddedEngine:
     def _gone(self, key: ThreadKey, session: int) -> None:
         self._subjects.pop(key, None)
         self._faults.pop(key, None)
-        self._disarm(key)
+        self._timers.disarm(key)
+        self._quarantine.forget(key)
         self._admission.leave(key, session)
 
     # Who is told
@@ -307,40 +453,32 @@ class EmbeddedEngine:
                 self._until_rest.release(unit.key)
             if state in TERMINAL:
                 self._until_end.release(unit.key)
+            driver = self._drivers.get(unit.key)
+            if driver is not None:
+                self._quarantine.looked_at(unit.key, driver.head.state)
 
     # Timers of threads that nobody drives
 
     def arm(self, key: ThreadKey, wake_at: int) -> None:
         """Looks at a thread at a time; a thread that is driven then looks after itself."""
-        if key in self._drivers or self.draining:
-            return
-        self._disarm(key)
-        delay = max(0, wake_at - self._clock.now()) / 1e6
-        self._timers[key] = asyncio.get_running_loop().call_later(delay, self._ring, key)
-
-    def _arm_near(self, key: ThreadKey, state: State) -> None:
-        at = wake_at(state)
-        if at is not None and at <= self._clock.now() + AHEAD_MICROS:
-            self.arm(key, at)
-
-    def _disarm(self, key: ThreadKey) -> None:
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
+        if key not in self._drivers and not self.draining:
+            self._timers.arm(key, wake_at)
 
     def _ring(self, key: ThreadKey) -> None:
-        self._timers.pop(key, None)
-        if key not in self._drivers and not self.draining:
+        if key not in self._drivers and key not in self._telling and not self.draining:
             self._in_background(self._tell(key, Due(self._clock.now())))
 
     async def _tell(self, key: ThreadKey, ask: Ask) -> None:
         """Records what nobody waits for."""
+        self._telling.add(key)
         try:
             await self._ask(key, ask)
         except (Refused, Fenced, StoreFailed) as refused:
             _LOG.warning("not_recorded", thread=key.thread, ask=type(ask).__name__, why=str(refused))
         except Exception:
             _LOG.exception("recording_failed", thread=key.thread)
+        finally:
+            self._telling.discard(key)
 
     # Stopping
 
@@ -355,18 +493,28 @@ class EmbeddedEngine:
         """
         self.draining = True
         self._admission.stopped = True
-        for key in list(self._timers):
-            self._disarm(key)
+        self._timers.stop()
         for waiters in (self._until_rest, self._until_end):
             waiters.refuse(_draining)
         for driver in list(self._drivers.values()):
             driver.drain()
+        await self._quarantine.drain()
         tasks: set[asyncio.Task[Any]] = {*self._tasks.values(), *self._background}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+
+def is_damage(refused: Refused) -> bool:
+    """What was stored is not what is read. A newer release may still read what this one cannot."""
+    return refused.reason is Reason.RECORD_CORRUPT and NEWER not in refused.metadata
+
+
+def _pause(faults: int) -> float:
+    """How long to wait after so many faults in a row."""
+    return min(FAULT_SECONDS_MAX, FAULT_SECONDS * 2.0 ** min(faults - 1, 16))
 
 
 def _draining() -> Refused:

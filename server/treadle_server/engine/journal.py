@@ -3,10 +3,13 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from treadle_server import failpoints
+from treadle_server.core import signals as s
 from treadle_server.core.accept import Ask, advance, begin_ready
 from treadle_server.core.decide import wake_at
 from treadle_server.core.draft import Draft
 from treadle_server.core.errors import Refused
+from treadle_server.core.events import ModelCallStarted, ToolCallStarted
 from treadle_server.core.evolve import apply
 from treadle_server.core.spec import Spec
 from treadle_server.core.state import State
@@ -26,6 +29,8 @@ from treadle_server.ports.log import (
 from treadle_server.ports.specs import Specs
 
 _PAGE = 500
+_CAN_WAIT = (s.Pause, s.Resume, s.SendInput, s.SubmitToolResult, s.Decide)
+"""Refused while nothing can be written. What ends a thread is not, nor what the world has answered."""
 
 
 @dataclass(slots=True, eq=False)
@@ -119,7 +124,11 @@ class Journal:
     def create(
         self, key: ThreadKey, spec: Spec, row: NewThread, request: RequestRow | None, ask: Ask
     ) -> Head:
-        """Records the first events of a thread; its row and request id become durable with them."""
+        """Records the first events of a thread; its row and request id become durable with them.
+
+        Raises Refused, and then nothing was recorded.
+        """
+        self._log.check_writable()
         head = Head(key, row.session, State(spec), users=1)
         draft = advance(head.state, ask)
         if isinstance(draft, Refused):
@@ -137,11 +146,14 @@ class Journal:
         """Accepts an ask on the newest state and queues its events, without awaiting the disk.
 
         With `begin` the intents of all that is wanted now go into the same append; with `request` the call
-        is remembered in it. Raises Refused, and then nothing was recorded.
+        is remembered in it. Raises Refused, and then nothing was recorded: DISK_FULL or STORE_UNAVAILABLE
+        for what a caller can ask again when the log is writable.
         """
         draft = advance(head.state, ask)
         if isinstance(draft, Refused):
             raise draft
+        if isinstance(ask, _CAN_WAIT) and (draft.events or request is not None):
+            self._log.check_writable()
         if begin:
             begin_ready(draft, draft.now)
         if draft.events:
@@ -164,13 +176,17 @@ class Journal:
     def _append(self, head: Head, draft: Draft, request: RequestRow | None = None) -> None:
         expected = head.state.sequence
         enters = head.session if draft.state.start_time and not head.state.start_time else 0
+        urgent = _urgent(draft.state)
         records, projection = self._encode(draft), self._project(draft.state)
+        if failpoints.ACTIVE:
+            _pass_intents(draft)
         self._take(head, draft, projection)
 
         def grow(unit: Unit) -> None:
             unit.records.extend(records)
             unit.projection = projection
             unit.enters_session = unit.enters_session or enters
+            unit.urgent = unit.urgent or urgent
 
         if request is None and head.unit is not None and self._log.extend(head.unit, grow):
             return
@@ -181,7 +197,7 @@ class Journal:
 
     def _remember(self, head: Head, request: RequestRow) -> Recorded:
         """A call that changes nothing. It stands behind all that was recorded before."""
-        unit = Unit(head.key, head.state.sequence, request=request)
+        unit = Unit(head.key, head.state.sequence, request=request, urgent=_urgent(head.state))
         head.unit = None
         return Recorded(head.state, self._log.submit(unit), request_only=True)
 
@@ -233,3 +249,13 @@ class Journal:
         head.lost = True
         if self._heads.get(head.key) is head:
             del self._heads[head.key]
+
+
+def _urgent(state: State) -> bool:
+    return state.ended or state.ending
+
+
+def _pass_intents(draft: Draft) -> None:
+    for event in draft.events:
+        if isinstance(event.payload, ModelCallStarted | ToolCallStarted):
+            failpoints.hit("intent.before", event.sequence)

@@ -2,11 +2,12 @@
 
 import structlog
 
-from treadle_server.core.errors import Refused
+from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.kinds import ThreadState
-from treadle_server.engine.embedded import EmbeddedEngine, Subject
+from treadle_server.engine.embedded import EmbeddedEngine, Subject, is_damage
 from treadle_server.engine.specs import CachedSpecs
 from treadle_server.ports.catalogue import ThreadRow, Threads
+from treadle_server.ports.log import ThreadKey
 
 _LOG = structlog.get_logger(__name__)
 _PAGE = 500
@@ -16,10 +17,14 @@ _RUNNABLE = frozenset({ThreadState.PENDING, ThreadState.RUNNING})
 async def recover(engine: EmbeddedEngine, threads: Threads, specs: CachedSpecs) -> int:
     """Offers all unfinished threads to the engine, those first that had begun; returns how many there are.
 
-    It writes nothing, so it may be killed at any point. Logs are read only as their threads are driven.
+    None is driven before `engine.begun`: a server answers first.
+    It writes next to nothing, so it may be killed at any point: who is on trial or found guilty, and that a
+    damaged thread has ended. Logs are read only as their threads are driven.
     """
     count, after = 0, 0
     queued: list[tuple[ThreadRow, int]] = []
+    for key in await engine.begin():
+        await _take_up_first(engine, threads, specs, key)
     while True:
         page = await threads.unfinished(after=after, limit=_PAGE)
         for row in page:
@@ -35,9 +40,26 @@ async def recover(engine: EmbeddedEngine, threads: Threads, specs: CachedSpecs) 
     return count
 
 
+async def _take_up_first(
+    engine: EmbeddedEngine, threads: Threads, specs: CachedSpecs, key: ThreadKey
+) -> None:
+    """One that is on trial. If it cannot be read, that shows again when its place among the others comes."""
+    try:
+        row = await threads.get_by_key(key)
+    except Refused as refused:
+        if refused.reason is not Reason.RECORD_CORRUPT:
+            raise
+        return
+    if row is not None and ThreadState(row.state) in _RUNNABLE:
+        await _take_up(engine, specs, row, [])
+
+
 async def _take_up(
     engine: EmbeddedEngine, specs: CachedSpecs, row: ThreadRow, queued: list[tuple[ThreadRow, int]]
 ) -> None:
+    if row.damaged:
+        await engine.condemn(row.key, 0, Refused(Reason.RECORD_CORRUPT, f"threads/{row.id} is damaged"))
+        return
     if row.start_time is not None and row.session:
         engine.hold_session(row.session, row.key)
     if ThreadState(row.state) not in _RUNNABLE:
@@ -46,7 +68,11 @@ async def _take_up(
     try:
         spec = await specs.of_row(row)
     except Refused as refused:
+        if refused.reason is not Reason.RECORD_CORRUPT:
+            raise
         _LOG.error("thread_not_recovered", thread=row.id, why=refused.message)
+        if is_damage(refused):
+            await engine.condemn(row.key, row.session, refused)
         return
     agent_max = spec.limits.max_concurrent_threads
     if row.start_time is None:

@@ -9,6 +9,8 @@ from treadle_server.ports.codec import Codec
 from treadle_server.ports.log import ThreadKey
 
 CACHE_MAX = 1000
+NEWER = "newer"
+"""In the metadata of a refusal: what cannot be read is whole, so this is no damage."""
 
 
 class CachedSpecs:
@@ -39,7 +41,7 @@ class CachedSpecs:
             spec = self._cache[place] = self._codec.decode_spec(data)
         except Exception as error:  # one thread's loss must not be the server's
             text = f"the spec of threads/{row.id} was written by a newer release"
-            raise Refused(Reason.RECORD_CORRUPT, text) from error
+            raise Refused(Reason.RECORD_CORRUPT, text, metadata={NEWER: "spec"}) from error
         if len(self._cache) > CACHE_MAX:
             self._cache.popitem(last=False)
         return spec

@@ -1,5 +1,6 @@
 """One step: a model turn or a tool call, from command to outcome. Whatever the world does is an outcome."""
 
+import asyncio
 import random
 import time
 from dataclasses import dataclass, replace
@@ -46,11 +47,14 @@ class Steps:
         await head.durable()
         spec = head.state.spec
         if failpoints.ACTIVE:
+            failpoints.hit("intent.after", head.state.iteration)
             failpoints.hit("model.before", head.state.iteration)
         try:
             model, name = self.models.find(spec.model)
             request = _model_request(head, name, command)
             reply = await model.reply(request, lambda kind, text: self._delta(head, command, kind, text))
+            if failpoints.ACTIVE:
+                failpoints.hit("model.after", head.state.iteration)
             return self._replied(spec, command, reply)
         except ModelError as error:
             return self._failed(command, error)
@@ -129,11 +133,14 @@ class Steps:
         )
         started = time.monotonic()
         if failpoints.ACTIVE:
-            failpoints.hit("tool.before", head.state.iteration)
+            failpoints.hit("intent.after", head.state.iteration)
+            failpoints.hit("dispatch.before", head.state.iteration)
+            # Runs once the toolbox waits for something.
+            asyncio.get_running_loop().call_soon(failpoints.hit, "dispatch.after", head.state.iteration)
         try:
             result = await self.toolbox.call(tool, call)
             if failpoints.ACTIVE:
-                failpoints.hit("tool.after", head.state.iteration)
+                failpoints.hit("result.before", head.state.iteration)
             return self._tool_returned(head.state.spec, command, result, started)
         except ToolError as error:
             return self._tool_failed(command, error, started)

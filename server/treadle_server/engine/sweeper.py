@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from treadle_server.engine.embedded import AHEAD_MICROS, EmbeddedEngine
+from treadle_server.core.errors import Reason, Refused
+from treadle_server.engine.embedded import EmbeddedEngine
+from treadle_server.engine.timers import AHEAD_MICROS
 from treadle_server.ports.catalogue import Housekeeping, Threads
 from treadle_server.ports.clock import Clock
 
@@ -50,8 +52,9 @@ class Sweeper:
             try:
                 await self._arm_timers()
                 await self._tidy()
-            except Exception:
-                _LOG.exception("sweep_failed")
+            except Exception as error:
+                if not _put_off(error):
+                    _LOG.exception("sweep_failed")
             self.looks += 1
             await asyncio.sleep(self._look_seconds)
 
@@ -71,6 +74,11 @@ class Sweeper:
         await _until_done(keeping.purge_threads)
         await _until_done(lambda: keeping.purge_agents(now))
         await keeping.reclaim()
+
+
+def _put_off(error: Exception) -> bool:
+    """Nothing can be written at present, which the store has told: it is for the next look."""
+    return isinstance(error, Refused) and error.reason in (Reason.DISK_FULL, Reason.STORE_UNAVAILABLE)
 
 
 async def _until_done(work: Callable[[], Awaitable[int]]) -> None:

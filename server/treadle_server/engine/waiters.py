@@ -30,6 +30,12 @@ class Waiters:
             if not future.done():
                 future.set_result(None)
 
+    def fail(self, key: ThreadKey, refusal: Callable[[], Exception]) -> None:
+        """Ends every wait for this thread with a refusal of its own."""
+        for future in self._futures.pop(key, ()):
+            if not future.done():
+                future.set_exception(refusal())
+
     def refuse(self, refusal: Callable[[], Exception]) -> None:
         """Ends every wait with a refusal of its own."""
         for futures in self._futures.values():

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from treadle_server import failpoints
 from treadle_server.core.errors import Reason, Refused, not_found
 from treadle_server.core.events import MessageCompleted, ThoughtRecorded
 from treadle_server.core.kinds import DeltaKind
@@ -50,12 +51,16 @@ class HotFeed:
 
     def _committed(self, units: Sequence[Unit]) -> None:
         for unit in units:
+            if failpoints.ACTIVE and unit.records:
+                failpoints.hit_range("publish.before", unit.expected + 1, unit.last)
             tail, message = self._tails.get(unit.key), self._messages.get(unit.key)
             if message is not None:
                 self._close_message(message, tail, unit)
             if tail is not None and unit.records:
                 tail.append(unit.expected + 1, [(record.kind, record.body) for record in unit.records])
                 tail.wake()
+                if failpoints.ACTIVE:
+                    failpoints.hit_range("publish.after", unit.expected + 1, unit.last)
 
     def _close_message(self, message: Message, tail: Tail | None, unit: Unit) -> None:
         """Ends the message with the event that completes it, or that shows that it was given up."""
@@ -77,6 +82,13 @@ class HotFeed:
         if tail is not None and tail.delta_timer is None and tail.wants_deltas:
             tail.delta_timer = asyncio.get_running_loop().call_later(DELTA_SECONDS, tail.show)
 
+    def refuse(self, key: ThreadKey, damage: Refused) -> None:
+        self._messages.pop(key, None)
+        tail = self._tails.get(key)
+        if tail is not None:
+            tail.damage = damage
+            tail.wake()
+
     # Reading side
 
     def follow(self, watch: Watch) -> "Follower":
@@ -91,7 +103,7 @@ class HotFeed:
         """The entries after a cursor, at most a batch; empty at the head."""
         more = tail.base is not None
         while not tail.holds(cursor):
-            stored = await self._log.read(key, cursor, BATCH_EVENTS_MAX)
+            stored = await self._read(key, cursor)
             if stored:
                 return _batch([(row.record.kind, row.record.body) for row in stored])
             if more:  # there were events, and they cannot be read any more
@@ -100,6 +112,16 @@ class HotFeed:
             if not more:
                 tail.begin(cursor)
         return _batch(tail.after(cursor, BATCH_EVENTS_MAX))
+
+    async def _read(self, key: ThreadKey, cursor: int) -> list[StoredRecord]:
+        """A batch after a cursor, up to where the log is damaged; raises the damage when that comes next."""
+        try:
+            return await self._log.read(key, cursor, BATCH_EVENTS_MAX)
+        except Refused as damage:
+            whole = int(damage.metadata.get("sequence", "0")) - 1 - cursor
+            if damage.reason is not Reason.RECORD_CORRUPT or whole <= 0:
+                raise
+            return await self._log.read(key, cursor, whole)
 
     def open_message(self, key: ThreadKey) -> Message | None:
         """The message that is being made."""
@@ -177,6 +199,9 @@ class Follower:
             entries = await feed.next_entries(key, self._tail, subscriber.cursor)
             feed.refuse_draining()
             items = self._deliver(entries)
+            if not entries and not items and self._tail.damage is not None:
+                damage = self._tail.damage
+                raise Refused(damage.reason, damage.message, metadata=damage.metadata)
             if not entries and not items and feed.idle(subscriber):
                 items.append(Item(0, feed.codec.heartbeat(subscriber.cursor)))
             if items:

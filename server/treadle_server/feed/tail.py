@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from treadle_server.core.errors import Refused
 from treadle_server.core.kinds import DeltaKind
 
 EVENTS_MAX = 512
@@ -66,6 +67,8 @@ class Tail:
     """Messages that had pieces, by the sequences of the events that hold them whole."""
     subscribers: set[Subscriber] = field(default_factory=set)
     delta_timer: asyncio.TimerHandle | None = None
+    damage: Refused | None = None
+    """Why there will be no further event."""
 
     def begin(self, cursor: int) -> None:
         """Nothing is in the store after `cursor`: what comes now comes here."""

@@ -29,6 +29,9 @@ class CommitFeed:
     async def newest(self) -> int:
         return await self._commits.last_position()
 
+    async def horizon(self, tenant: int) -> int:
+        return await self._commits.horizon(tenant)
+
     async def follow(self, tenant: int, after: int) -> AsyncGenerator[CommitPage, None]:
         while True:
             self._refuse_draining()
@@ -37,7 +40,7 @@ class CommitFeed:
             waiters.add(waiter)
             try:
                 page = await self._commits.read(tenant, after=after, limit=PAGE)
-                if page.items:
+                if page.items or page.horizon > after:
                     yield page
                 elif page.position == after:
                     await asyncio.wait({waiter}, timeout=self._heartbeat)

@@ -33,7 +33,13 @@ class TenantRow:
 
     key: int
     id: str
+    display_name: str
+    thread_retention: int | None
+    """Micros that threads are kept after their end; None = as long as the server says."""
+    revision: int
+    """Counts every change, from 1."""
     create_time: int
+    update_time: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +158,21 @@ class ThreadRow:
     labels: dict[str, str]
     client_metadata: bytes
     summary: bytes | None
-    """None while it lives."""
+    """None while it lives, and of a condemned one."""
+    damaged: bool = False
+    """Not as it was written: only its key and its place in a list are to be believed. Lists alone have such
+    rows, as FAILED with DATA_LOSS."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredThread:
+    """What is still known of a thread that retention took."""
+
+    key: ThreadKey
+    id: str
+    sequence: int
+    """Of its last event."""
+    expire_time: int
 
 
 class ThreadColumn(StrEnum):
@@ -247,6 +267,8 @@ class CommitRow:
     thread_id: str
     first: int
     last: int
+    damaged: bool = False
+    """Not as it was written: only its position is to be believed, and it may be another tenant's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +277,49 @@ class CommitPage:
 
     items: tuple[CommitRow, ...]
     position: int
+    horizon: int = 0
+    """Retention took commits up to this position: whoever read less far may have missed some."""
 
 
 class Tenants(Protocol):
-    """Tenants by their ids."""
+    """Tenants by their ids. None is ever deleted.
+
+    A request id counts among those of `caller`, the key of the tenant that the call was made for.
+    """
 
     async def get_or_create(self, tenant_id: str, *, create_time: int) -> TenantRow: ...
+
+    async def create(
+        self,
+        tenant_id: str,
+        *,
+        display_name: str,
+        thread_retention: int | None,
+        create_time: int,
+        caller: int,
+        request: RequestRow | None = None,
+    ) -> TenantRow:
+        """Raises Refused(RESOURCE_EXISTS) for an id that is taken."""
+        ...
+
+    async def update(
+        self,
+        row: TenantRow,
+        *,
+        display_name: str,
+        thread_retention: int | None,
+        update_time: int,
+        caller: int,
+        request: RequestRow | None = None,
+    ) -> TenantRow: ...
+
+    async def list(self, *, limit: int, after: Position | None = None) -> Page[TenantRow]:
+        """Newest first."""
+        ...
+
+    async def count(self) -> int:
+        """How many `list` gives in all."""
+        ...
 
     async def find(self, tenant_id: str) -> TenantRow | None: ...
 
@@ -392,23 +451,31 @@ class Sessions(Protocol):
 class Threads(Protocol):
     """Rows of threads. Units of the log make and move them; here they are found, labelled and deleted.
 
-    A deleted thread is found by none of these, and its id stays taken.
+    A thread that was deleted or has expired is found by none of these but `expired`. Its id stays taken
+    until Housekeeping forgets it.
     """
 
     async def get(self, tenant: int, thread_id: str) -> ThreadRow | None: ...
 
     async def get_by_key(self, key: ThreadKey) -> ThreadRow | None: ...
 
+    async def expired(self, tenant: int, thread_id: str) -> ExpiredThread | None:
+        """None unless retention took it, and once it is forgotten."""
+        ...
+
     async def spec(self, tenant: int, digest: bytes) -> bytes | None:
         """What `NewThread.spec` was for this digest."""
         ...
 
     async def list(self, query: ThreadQuery) -> Page[ThreadRow]:
-        """Raises ValueError for a condition that its column does not have."""
+        """A damaged row is in it, as such, also when nobody can tell whether the conditions hold for it.
+
+        Raises ValueError for a condition that its column does not have.
+        """
         ...
 
     async def unfinished(self, *, after: int, limit: int) -> Sequence[ThreadRow]:
-        """Threads of all tenants that have not ended, by key, beyond the key `after`; no damaged ones."""
+        """Threads of all tenants that have not ended, by key, beyond the key `after`; the damaged as such."""
         ...
 
     async def wakes(self, *, until: int, limit: int, after: Position | None = None) -> Sequence[Wake]:
@@ -429,12 +496,23 @@ class Threads(Protocol):
         """Hides an ended thread at once; its log goes later. Raises Conflict for one that has not ended."""
         ...
 
+    async def condemn(self, key: ThreadKey, *, stop_reason: int, now: int) -> None:
+        """Ends a thread whose log or row cannot be read: FAILED by its row alone, its log as it is.
+
+        Frees its session and drops its timer. Nothing happens to one that has ended.
+        """
+        ...
+
 
 class Commits(Protocol):
     """The order of all appends, for streams that span threads."""
 
     async def last_position(self) -> int:
-        """0 in an empty store."""
+        """Of the newest append, also once its thread is gone; 0 in a new store."""
+        ...
+
+    async def horizon(self, tenant: int) -> int:
+        """The position up to which retention took commits; 0 = it took none. It only grows."""
         ...
 
     async def read(self, tenant: int, *, after: int, limit: int) -> CommitPage:
@@ -459,8 +537,22 @@ class Housekeeping(Protocol):
         """Request ids that expired."""
         ...
 
+    async def expire_threads(self, now: int, retention: int | None) -> int:
+        """Hides ended threads that are kept no longer, whole. `retention`, in micros, is for tenants that
+        have none of their own; None = for ever.
+        """
+        ...
+
     async def purge_threads(self) -> int:
-        """Logs of deleted threads."""
+        """Threads that were deleted or have expired, with all that was made of them but their ids."""
+        ...
+
+    async def prune_commits(self) -> int:
+        """Commits of such threads. Each call goes on where the last one stopped."""
+        ...
+
+    async def forget_threads(self, now: int) -> int:
+        """Rows of threads that have been gone for 30 days. Their ids stay taken."""
         ...
 
     async def purge_agents(self, now: int) -> int:

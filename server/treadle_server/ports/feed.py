@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
+from treadle_server.core.errors import Refused
 from treadle_server.core.kinds import DeltaKind
 from treadle_server.ports.catalogue import CommitPage
 from treadle_server.ports.log import ThreadKey
@@ -40,7 +41,8 @@ class Subscription(Protocol):
         """The next batch: at most 64 events or 32 KiB (one event may be larger).
 
         Ends after the thread's last event. An idle stream gets a heartbeat. Raises Refused(DRAINING) when
-        the server stops, Refused(RESOURCE_NOT_FOUND) when the thread is deleted.
+        the server stops, Refused(RESOURCE_NOT_FOUND) when the thread is deleted. Damage is raised after the
+        last event before it.
         """
         ...
 
@@ -58,12 +60,22 @@ class Feed(Protocol):
         """Shows a piece of a message that is being made to subscribers at the head."""
         ...
 
+    def refuse(self, key: ThreadKey, damage: Refused) -> None:
+        """Ends the streams of a thread that gets no further event, not even its last."""
+        ...
+
 
 class TenantFeed(Protocol):
     """Follows all threads of a tenant: each thread in order, none missing, no order between threads."""
 
     def follow(self, tenant: int, after: int) -> AsyncGenerator[CommitPage, None]:
-        """Commits after a position, in order; a page without any is a sign of life. To be closed."""
+        """Commits after a position, in order; a page without any is a sign of life, or has a horizon behind
+        that position. To be closed.
+        """
+        ...
+
+    async def horizon(self, tenant: int) -> int:
+        """The position up to which retention took commits of the tenant; 0 = it took none."""
         ...
 
     async def newest(self) -> int:

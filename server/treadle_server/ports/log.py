@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from treadle_server.core.errors import Refused
+from treadle_server.core.errors import Reason, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,16 @@ class Conflict(Exception):  # noqa: N818 - the slower of two writers
     """The log was not at the expected sequence. Nothing was written."""
 
 
+class Expired(Refused):
+    """The log was taken by retention. `last` was its last sequence, `expire_time` is when it went."""
+
+    def __init__(self, last: int, expire_time: int) -> None:
+        places = {"first": str(last + 1), "last": str(last)}
+        super().__init__(Reason.SEQUENCE_OUT_OF_RANGE, "the thread has expired", metadata=places)
+        self.last = last
+        self.expire_time = expire_time
+
+
 class Fenced(Exception):  # noqa: N818 - not a fault of the caller
     """Another server owns the file now. Nothing was written, and nothing can be from here."""
 
@@ -136,6 +146,8 @@ class Unit:
     request: RequestRow | None = None
     enters_session: int = 0
     """Guard: this session has no other active thread; then the thread is it. 0 = no guard."""
+    urgent: bool = False
+    """It ends the thread, or is on the way to: written also when there is hardly any room."""
 
     @property
     def last(self) -> int:
@@ -154,7 +166,8 @@ class Ticket(Protocol):
         """Returns once the unit is durable.
 
         Raises what refused it: Conflict, Replayed, Refused, or StoreFailed. Cancelling the wait does not
-        touch the unit. May be awaited by any number of tasks, any number of times.
+        touch the unit. May be awaited by any number of tasks, any number of times. While there is no room it
+        goes on waiting.
         """
         ...
 
@@ -174,7 +187,18 @@ class Log(Protocol):
     `wait` returns only after COMMIT; readers see only what was committed, and see it before `on_committed`
     is called for it; a record read is byte for byte the one written, or the read raises
     Refused(RECORD_CORRUPT).
+
+    While there is no room to write, units that make a thread are refused with DISK_FULL. The others are kept
+    in their order and written as soon as there is room, without being submitted again; urgent ones before
+    that if it can be done at all, together with the others of their log. Reads go on.
     """
+
+    def check_writable(self) -> None:
+        """Raises Refused(DISK_FULL), or STORE_UNAVAILABLE, while what is submitted has to wait.
+
+        To be asked before a unit is submitted that a caller can as well ask for again.
+        """
+        ...
 
     def allocate_thread(self) -> int:
         """A key for a new thread, which none has or ever had."""
@@ -193,7 +217,9 @@ class Log(Protocol):
         ...
 
     async def read(self, key: ThreadKey, after: int, limit: int) -> list[StoredRecord]:
-        """Records with a greater sequence, in order, at most `limit`. Empty for a thread without any."""
+        """Records with a greater sequence, in order, at most `limit`. Empty for a thread without any, or
+        deleted; raises Expired for one that retention took.
+        """
         ...
 
     async def last_sequence(self, key: ThreadKey) -> int:
@@ -203,6 +229,7 @@ class Log(Protocol):
 
 __all__ = [
     "Conflict",
+    "Expired",
     "Fenced",
     "Log",
     "NewSession",

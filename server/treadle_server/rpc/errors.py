@@ -1,5 +1,6 @@
 """What a caller is told about a call that failed: the one table from reason to status."""
 
+import random
 from collections.abc import Mapping
 
 import grpc
@@ -54,7 +55,9 @@ _RETRY_MICROS: Mapping[Reason, int] = {
     Reason.DRAINING: 1_000_000,
     Reason.STORE_UNAVAILABLE: 1_000_000,
 }
-"""When to come again, where the refusal does not say it."""
+"""When to come again at the earliest, where the refusal does not say it."""
+_SPREAD = 0.5
+"""Part of such a delay that is added by chance: whoever is refused together does not come back together."""
 
 _QUOTAS = frozenset({Reason.RATE_LIMITED, Reason.CONCURRENCY_LIMITED})
 _PRECONDITIONS = frozenset(
@@ -113,8 +116,8 @@ def trailing_metadata(status: status_pb2.Status) -> tuple[tuple[str, bytes], ...
 def _add_advice(status: status_pb2.Status, refused: Refused, message: str, subject: str) -> None:
     reason = refused.reason
     retry_micros = refused.retry_after_micros
-    if retry_micros is None:
-        retry_micros = _RETRY_MICROS.get(reason)
+    if retry_micros is None and reason in _RETRY_MICROS:
+        retry_micros = round(_RETRY_MICROS[reason] * random.uniform(1.0, 1.0 + _SPREAD))
     if retry_micros is not None:
         delay = Duration()
         delay.FromMicroseconds(retry_micros)

@@ -16,17 +16,23 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from treadle_server import failpoints
 from treadle_server.core.errors import Reason, Refused, invalid
 from treadle_server.ports.log import Replayed
 from treadle_server.rpc import errors
 from treadle_server.rpc.admission import Admission, Lane
 from treadle_server.rpc.calls import Call, Context, StreamChunk, Streaming, Unary
+from treadle_server.rpc.log_lines import LogLines
 from treadle_server.rpc.stalls import Stalls
 from treadle_server.rpc.validation import validate
 from treadle_server.services.keys import Identity
 
 PACKAGE = "treadle.v1"
 STALL_SECONDS = 30.0
+METADATA_BYTES_MAX = 16 * 1024
+"""gRPC's own limit is per frame: a header block of many frames passes it by."""
+REQUEST_SECONDS = 20.0
+"""How long the message of a call may take to come after its headers."""
 WAITING_CALLS = frozenset({"ExecuteAgent"})
 """Unary calls that last as long as streams, and count as such."""
 
@@ -48,6 +54,9 @@ class Doorway:
     identify: Identify
     admission: Admission = field(default_factory=Admission)
     stalls: Stalls = field(default_factory=lambda: Stalls(STALL_SECONDS))
+    lines: LogLines = field(default_factory=LogLines)
+    arrivals: Stalls = field(default_factory=lambda: Stalls(REQUEST_SECONDS))
+    """Calls whose request has not come yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +87,26 @@ class Handlers(grpc.GenericRpcHandler):
         path = handler_call_details.method
         handler = self._methods.get(path)
         if handler is None and path.startswith(f"/{PACKAGE}."):
-            return _unimplemented(path)
+            return _unimplemented(self._doorway, path)
         return handler
 
 
 def _handler(
     doorway: Doorway, path: str, method: MethodDescriptor, function: Any
 ) -> grpc.RpcMethodHandler[Any, Any]:
+    """Takes the request as a stream of one message.
+
+    For unary requests gRPC calls the handler once the message is there: a call that sends none is then seen
+    by nobody, counted nowhere, and stays as long as its connection.
+    """
     assert not method.client_streaming, "every control is unary"
     deserialize = _deserializer(GetMessageClass(method.input_type))
     if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(
+        return grpc.stream_stream_rpc_method_handler(
             cast(Any, _streaming(doorway, path, function)), deserialize, _serialize
         )
     lane = doorway.admission.streams if method.name in WAITING_CALLS else doorway.admission.calls
-    return grpc.unary_unary_rpc_method_handler(
+    return grpc.stream_unary_rpc_method_handler(
         cast(Any, _unary(doorway, path, function, lane)), deserialize, _serialize
     )
 
@@ -116,11 +130,14 @@ def _serialize(response: Message | bytes) -> bytes:
 def _unary(
     doorway: Doorway, path: str, function: Unary, lane: Lane
 ) -> Callable[[Any, Context], Awaitable[Message | bytes | None]]:
-    async def handle(request: Any, context: Context) -> Message | bytes | None:
-        visit = Visit(path, request, context)
+    async def handle(_requests: Any, context: Context) -> Message | bytes | None:
+        visit = Visit(doorway.lines, path, context)
         try:
             async with _Admitted(doorway, lane, visit):
-                return await function(request, visit.call)
+                answer = await function(visit.request, visit.call)
+            if failpoints.ACTIVE:
+                failpoints.hit("send.before")
+            return answer
         except Replayed as replayed:
             if replayed.response is None:
                 raise AssertionError(f"{path} lets a call through that attaches to what it made") from None
@@ -133,11 +150,11 @@ def _unary(
 
 
 def _streaming(doorway: Doorway, path: str, function: Streaming) -> Callable[[Any, Context], Awaitable[None]]:
-    async def handle(request: Any, context: Context) -> None:
-        visit = Visit(path, request, context)
+    async def handle(_requests: Any, context: Context) -> None:
+        visit = Visit(doorway.lines, path, context)
         try:
             async with _Admitted(doorway, doorway.admission.streams, visit):
-                await _Stream(visit, function(request, visit.call)).send(doorway.stalls)
+                await _Stream(visit, function(visit.request, visit.call)).send(doorway.stalls)
         except Exception as error:
             await visit.fail(error)
 
@@ -147,20 +164,46 @@ def _streaming(doorway: Doorway, path: str, function: Streaming) -> Callable[[An
 class Visit:
     """One call on its way through the door, and what is said when it fails."""
 
-    __slots__ = ("_began", "_context", "call", "path", "request")
+    __slots__ = ("_began", "_context", "_ending", "_lines", "call", "path", "request")
 
     call: Call
     """Set once the caller is known."""
 
-    def __init__(self, path: str, request: Any, context: Context) -> None:
+    def __init__(self, lines: LogLines, path: str, context: Context) -> None:
+        self._lines = lines
         self.path = path
-        self.request = request
+        self.request: Any = None
+        """Set once it has come."""
         self._context = context
         self._began = monotonic()
+        self._ending: asyncio.Task[None] | None = None
 
     @property
     def context(self) -> Context:
         return self._context
+
+    async def receive(self, arrivals: Stalls) -> None:
+        """Waits for the request. Raises Refused when there is none, AbortError when it came too late."""
+        arrivals.begin(self)
+        try:
+            self.request = await self._context.read()
+        finally:
+            arrivals.end(self)
+        if self._ending is not None:
+            await self._ending
+            raise grpc.aio.AbortError("it came too late")
+        if self.request is grpc.aio.EOF:
+            self.request = None
+            raise invalid(("request", "is not there, or not whole"))
+
+    def stalled(self) -> None:
+        self._ending = asyncio.create_task(self._end_late())
+
+    async def _end_late(self) -> None:
+        try:
+            await self.fail(invalid(("request", "did not come in time")))
+        except grpc.aio.AbortError:
+            return
 
     async def fail(self, error: Exception) -> None:
         """Ends the call with the error's status. Returns only if the caller is gone."""
@@ -168,13 +211,22 @@ class Visit:
             return  # the call has ended already
         refused = errors.refusal_of(error)
         if refused is None:
-            request_id = secrets.token_hex(8)
-            _log.error("call_failed", request_id=request_id, exc_info=error, **self._facts())
-            await self._abort(errors.internal_status(request_id))
+            await self._abort(errors.internal_status(self._log_failure(error)))
             return
         status = errors.status_of(refused, subject=_named(self.request))
-        _log.info("call_refused", reason=refused.reason.value, message=status.message, **self._facts())
+        more = self._lines.admit(refused.reason.value)
+        if more is not None:
+            facts = {**self._facts(), **more}
+            _log.info("call_refused", reason=refused.reason.value, message=status.message, **facts)
         await self._abort(status)
+
+    def _log_failure(self, error: Exception) -> str:
+        """The request id under which the log tells of it: in a flood of failures briefly."""
+        request_id = secrets.token_hex(8)
+        more = self._lines.admit("call_failed")
+        about = {"error": type(error).__name__} if more is None else {"exc_info": error, **more}
+        _log.error("call_failed", request_id=request_id, **about, **self._facts())
+        return request_id
 
     async def _abort(self, status: Any) -> None:
         code = _STATUS_CODES[status.code]
@@ -217,6 +269,8 @@ class _Admitted:
         self._doorway.admission.check_open()
         self._lane.enter()
         try:
+            _check_metadata(self._visit.context.invocation_metadata() or ())
+            await self._visit.receive(self._doorway.arrivals)
             await self._admit()
         except BaseException:
             self._leave()
@@ -264,11 +318,15 @@ class _Stream:
         async with aclosing(cast(Any, self._chunks)):
             async for chunk in self._chunks:
                 data = self._take(chunk)
+                if failpoints.ACTIVE:
+                    failpoints.hit("send.before")
                 stalls.begin(self)
                 try:
                     await context.write(data)
                 finally:
                     stalls.end(self)
+                if failpoints.ACTIVE:
+                    failpoints.hit("send.after")
                 if self._ending is not None:
                     break
         if self._ending is not None:
@@ -311,16 +369,26 @@ def _begin(request: Any) -> dict[str, str]:
     return {"cursor": cursor} if cursor else {"last_sequence": str(getattr(request, "after_sequence", 0))}
 
 
+def _check_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> None:
+    """Before anything is waited for: a call that is refused lets go of it."""
+    if sum(len(key) + len(value) for key, value in metadata) > METADATA_BYTES_MAX:
+        raise Refused(
+            Reason.REQUEST_TOO_LARGE,
+            f"the call's metadata has more than {METADATA_BYTES_MAX} bytes",
+            metadata={"field": "metadata", "max_bytes": str(METADATA_BYTES_MAX)},
+        )
+
+
 def _named(request: Any) -> str:
     """The resource that a request is about, as far as it says."""
     return getattr(request, "name", "") or getattr(request, "parent", "") or ""
 
 
-def _unimplemented(path: str) -> grpc.RpcMethodHandler[Any, Any]:
-    async def handle(request: Any, context: Context) -> None:
+def _unimplemented(doorway: Doorway, path: str) -> grpc.RpcMethodHandler[Any, Any]:
+    async def handle(_requests: Any, context: Context) -> None:
         refused = Refused(
             Reason.UNIMPLEMENTED, f"this server does not have {path}", metadata={"method": path}
         )
-        await Visit(path, request, context).fail(refused)
+        await Visit(doorway.lines, path, context).fail(refused)
 
-    return grpc.unary_unary_rpc_method_handler(cast(Any, handle))
+    return grpc.stream_unary_rpc_method_handler(cast(Any, handle))

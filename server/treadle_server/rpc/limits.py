@@ -58,6 +58,8 @@ COMMON: Mapping[str, Rule] = {
     "agent_id": _ID,
     "thread_id": _ID,
     "api_key_id": _ID,
+    "tenant_id": _ID,
+    "backup_id": _ID,
     "display_name": Text(chars=255),
     "labels": Labels(),
     "event_types": Items(64, Text(chars=63)),
@@ -102,6 +104,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     "treadle.v1.ApiKey": {
         "principal": Text(chars=255, pattern=_PRINTABLE, shape="1 to 255 printable characters"),
     },
+    "treadle.v1.Tenant": {"thread_retention": Span(least_seconds=1)},
     "treadle.v1.Input": {
         "text": Text(bytes=INPUT_BYTES_MAX),
         "data_json": JsonText(INPUT_BYTES_MAX),

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
-from treadle.v1 import agent_pb2, api_key_pb2
+from treadle.v1 import agent_pb2, api_key_pb2, backup_pb2, tenant_pb2
 from treadle_server.core.agent import Agent, AgentDefinition, AgentVersion, ApiKey
 from treadle_server.core.kinds import UnknownPolicy
 from treadle_server.core.spec import Limits, ModelSettings
+from treadle_server.core.tenant import Tenant
+from treadle_server.services.backups import Backup
 from treadle_server.wire.messages import from_message, to_message
 
 _DEFAULT = Limits()
@@ -31,6 +33,20 @@ class KeyMessages:
 
     def answer(self, api_key: ApiKey) -> bytes:
         return key_message(api_key).SerializeToString()
+
+
+class BackupMessages:
+    """Implements `services.backups.BackupCodec`."""
+
+    def answer(self, backup: Backup) -> bytes:
+        return backup_message(backup).SerializeToString()
+
+
+class TenantMessages:
+    """Implements `services.tenants.TenantCodec`."""
+
+    def answer(self, tenant: Tenant) -> bytes:
+        return tenant_message(tenant).SerializeToString()
 
 
 def definition_of(message: agent_pb2.Agent) -> AgentDefinition:
@@ -65,6 +81,18 @@ def version_message(version: AgentVersion) -> agent_pb2.AgentVersion:
 def key_message(api_key: ApiKey) -> api_key_pb2.ApiKey:
     message = api_key_pb2.ApiKey()
     to_message(api_key, message)
+    return message
+
+
+def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
+    message = tenant_pb2.Tenant()
+    to_message(tenant, message)
+    return message
+
+
+def backup_message(backup: Backup) -> backup_pb2.Backup:
+    message = backup_pb2.Backup()
+    to_message(backup, message)
     return message
 
 

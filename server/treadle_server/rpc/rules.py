@@ -126,6 +126,7 @@ class Span:
     seconds: int = _DURATION_SECONDS_MAX
     zero: bool = True
     """It may be 0."""
+    least_seconds: int = 0
 
     def check(self, message: Message, field: str, path: str, faults: Faults) -> None:
         span: Duration = getattr(message, field)
@@ -135,6 +136,8 @@ class Span:
             faults.invalid(path, f"must be at most {self.seconds} s")
         elif not self.zero and span.seconds == 0 and span.nanos < 1_000:
             faults.invalid(path, "must be more than 0")
+        elif span.seconds < self.least_seconds:
+            faults.invalid(path, f"must be at least {self.least_seconds} s")
 
 
 class Moment:

@@ -76,7 +76,7 @@ class ThreadServicer:
         self, request: thread_service_pb2.ExecuteAgentStreamRequest, call: Call
     ) -> AsyncGenerator[StreamChunk, None]:
         watch = self._watch(request, call)
-        started = await self._starts.prior(call.identity, _repeatable(request, call))
+        started = await self._starts.prior(call.identity, _repeatable(request, call), watch.after)
         if started is None and watch.after:
             raise invalid(("after_sequence", "must be 0 for a thread that is about to be made"))
         place = None
@@ -288,6 +288,8 @@ def thread_message(view: ThreadView) -> thread_pb2.Thread:
     """A thread as it is served: what its log says and what only its row knows."""
     message = thread_pb2.Thread.FromString(view.summary)
     row = view.row
+    if view.condemned:
+        wire.fill_condemned(message, row)
     message.name = f"threads/{row.id}"
     message.session_key = view.session_key
     message.tags.extend(row.tags)
@@ -300,7 +302,7 @@ def thread_message(view: ThreadView) -> thread_pb2.Thread:
     if view.iterations is not None:
         taken = _take(view.iterations, _PAGE_BYTES_MAX - message.ByteSize())
         message.iterations.extend(taken)
-        message.iterations_truncated = len(taken) < len(view.iterations)
+        message.iterations_truncated = view.condemned or len(taken) < len(view.iterations)
     return message
 
 

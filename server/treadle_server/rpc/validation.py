@@ -40,6 +40,10 @@ RESOURCES: Mapping[str, Resource] = {
     "treadle.v1.UpdateApiKeyRequest": Resource(
         "api_key", changes=True, only=frozenset({"display_name", "expire_time"})
     ),
+    "treadle.v1.CreateTenantRequest": Resource("tenant", changes=False),
+    "treadle.v1.UpdateTenantRequest": Resource(
+        "tenant", changes=True, only=frozenset({"display_name", "thread_retention"})
+    ),
     "treadle.v1.ExecuteAgentRequest": Resource("thread", changes=False),
     "treadle.v1.ExecuteAgentStreamRequest": Resource("thread", changes=False),
     "treadle.v1.CreateThreadRequest": Resource("thread", changes=False),

@@ -5,7 +5,7 @@ import hmac
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from treadle_server.core.agent import ApiKey
 from treadle_server.core.errors import Reason, Refused, invalid, not_found
@@ -13,12 +13,17 @@ from treadle_server.ports.catalogue import ApiKeyRow, ApiKeys, NewApiKey, Page, 
 from treadle_server.ports.clock import Clock
 from treadle_server.services.etags import change, check_etag
 from treadle_server.services.ids import new_id
+from treadle_server.services.rates import Rate, rate_limited
 from treadle_server.services.requests import Asked, Replays
 
 MARK = "trdl"
 """Begins every secret, so that scanners for leaked ones find it."""
 CACHE_MICROS = 5_000_000
 CACHE_MAX = 10_000
+STRANGERS_MAX = 1_000
+"""Prefixes of no key that are remembered as such, apart from the others, which they must not displace."""
+STRANGERS_PER_SECOND = 500.0
+"""Prefixes never seen before that are looked for in the store; further ones are asked to come again."""
 _PREFIX_BYTES = 8
 _SECRET_BYTES = 32
 _NO_HASH = bytes(32)
@@ -43,6 +48,7 @@ class KeyCodec(Protocol):
         ...
 
 
+Kept = TypeVar("Kept")
 Change = Callable[[ApiKey], ApiKey]
 """Makes the wanted key from the present one."""
 
@@ -65,6 +71,8 @@ class Keys:
         self._clock = clock
         self._known: dict[str, tuple[ApiKeyRow, int]] = {}
         """Rows by prefix, and when to read them again, micros since 1970."""
+        self._strangers: dict[str, int] = {}
+        self._strangers_rate = Rate(STRANGERS_PER_SECOND)
         self._changes = 0
         self._tenant_ids: dict[int, str] = {}
 
@@ -206,15 +214,26 @@ class Keys:
         known = self._known.get(prefix)
         if known is not None and known[1] > now:
             return known[0]
+        if known is None and self._is_strange(prefix, now):
+            return None
         changes = self._changes
         row = await self._store.find_by_prefix(prefix)
-        if row is None or changes != self._changes:
+        if changes != self._changes:
             return row
-        self._known.pop(prefix, None)
-        if len(self._known) >= CACHE_MAX:
-            del self._known[next(iter(self._known))]
-        self._known[prefix] = (row, now + CACHE_MICROS)
+        if row is None:
+            _remember(self._strangers, prefix, now + CACHE_MICROS, STRANGERS_MAX)
+        else:
+            _remember(self._known, prefix, (row, now + CACHE_MICROS), CACHE_MAX)
         return row
+
+    def _is_strange(self, prefix: str, now: int) -> bool:
+        """It was no key's a moment ago. Raises Refused(RATE_LIMITED) in a flood of such."""
+        if self._strangers.get(prefix, 0) > now:
+            return True
+        delay = self._strangers_rate.begin()
+        if delay:
+            raise rate_limited("too many unknown credentials", self._strangers_rate.per_second, delay)
+        return False
 
     def _forget(self, row: ApiKeyRow) -> None:
         self._changes += 1
@@ -245,6 +264,14 @@ class Keys:
 
 def bad_credential() -> Refused:
     return Refused(Reason.CREDENTIAL_INVALID, "the credential is missing or not valid")
+
+
+def _remember(memory: dict[str, Kept], prefix: str, kept: Kept, most: int) -> None:
+    """The oldest gives way."""
+    memory.pop(prefix, None)
+    if len(memory) >= most:
+        del memory[next(iter(memory))]
+    memory[prefix] = kept
 
 
 def _new_secret() -> tuple[str, str]:

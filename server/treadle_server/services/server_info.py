@@ -41,6 +41,7 @@ class ServerStatistics:
     read_count: int = 0
     running_thread_count: int = 0
     waiting_thread_count: int = 0
+    stream_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.catalogue import CommitPage, CommitRow, ThreadRow, Threads
 from treadle_server.ports.feed import Item, TenantFeed
 from treadle_server.ports.log import Log, ThreadKey
+from treadle_server.services.expiry import commits_expired
 from treadle_server.services.thread_reads import about
 
 BATCH_EVENTS_MAX = 64
@@ -26,6 +27,11 @@ class Place:
     sequence: int = 0
     """0: all of its events."""
 
+    @property
+    def beyond(self) -> int:
+        """Commits after this position are still wanted, at least in part."""
+        return self.position - 1 if self.sequence else self.position
+
 
 @dataclass(frozen=True, slots=True)
 class TenantBatch:
@@ -36,7 +42,7 @@ class TenantBatch:
 
 
 class Unreadable(Exception):  # noqa: N818 - carries a refusal
-    """A commit whose events are damaged. `place` is where to go on after it."""
+    """A commit whose events are damaged, or a gap that retention left. `place` is where to go on after it."""
 
     def __init__(self, refused: Refused, place: Place) -> None:
         super().__init__(refused.message)
@@ -87,15 +93,17 @@ class TenantStream:
     ) -> AsyncGenerator[TenantBatch, None]:
         """Batches from a place on; None = from now. The first is without events and says where it begins.
 
-        Raises Refused(SEQUENCE_OUT_OF_RANGE) for a place that the store has not reached, and Unreadable.
+        Raises Refused(SEQUENCE_OUT_OF_RANGE) for a place that the store has not reached, and Unreadable, also
+        for one behind which retention took something, be it while the reader stays behind.
         """
-        place = await self._begin(after)
+        place = await self._begin(tenant, after)
         yield TenantBatch((), place)
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
-        before = place.position - 1 if place.sequence else place.position
-        async with aclosing(self._feed.follow(tenant, before)) as pages:
+        async with aclosing(self._feed.follow(tenant, place.beyond)) as pages:
             async for page in pages:
+                if place.beyond < page.horizon:
+                    raise await self._gap(page.horizon)
                 async for batch in self._batches(page, place, wanted, kinds):
                     yield batch
                     sent_at = loop.time()
@@ -104,7 +112,7 @@ class TenantStream:
                     yield TenantBatch((), place)
                     sent_at = loop.time()
 
-    async def _begin(self, after: Place | None) -> Place:
+    async def _begin(self, tenant: int, after: Place | None) -> Place:
         newest = await self._feed.newest()
         if after is not None and after.position > newest:
             raise Refused(
@@ -112,7 +120,18 @@ class TenantStream:
                 "after_cursor is beyond the last commit",
                 metadata={"first": "1", "last": str(newest)},
             )
+        if after is not None:
+            await self._require_whole(tenant, after)
         return Place(newest) if after is None else after
+
+    async def _require_whole(self, tenant: int, place: Place) -> None:
+        """Raises Unreadable when retention took commits behind this place."""
+        horizon = await self._feed.horizon(tenant)
+        if place.beyond < horizon:
+            raise await self._gap(horizon)
+
+    async def _gap(self, horizon: int) -> "Unreadable":
+        return Unreadable(commits_expired(horizon, await self._feed.newest()), Place(horizon))
 
     async def _batches(
         self, page: CommitPage, begin: Place, wanted: Wanted, kinds: frozenset[int]
@@ -121,6 +140,9 @@ class TenantStream:
         for commit in page.items:
             after = begin.sequence if commit.position == begin.position else 0
             try:
+                if commit.damaged:
+                    text = f"commit {commit.position} is damaged in the store: it may have been this tenant's"
+                    raise Refused(Reason.RECORD_CORRUPT, text)
                 if commit.key not in followed:
                     followed[commit.key] = await self._is_followed(commit, wanted)
                 if not followed[commit.key]:
@@ -133,6 +155,8 @@ class TenantStream:
             except Refused as refused:
                 if pack.count:
                     yield pack.take()
+                if refused.reason is Reason.SEQUENCE_OUT_OF_RANGE:
+                    await self._require_whole(commit.key.tenant, Place(commit.position - 1))
                 raise Unreadable(refused, Place(commit.position)) from refused
         if pack.count:
             yield pack.take()
@@ -140,6 +164,8 @@ class TenantStream:
     async def _is_followed(self, commit: CommitRow, wanted: Wanted) -> bool:
         with about(f"threads/{commit.thread_id}"):
             row = await self._threads.get_by_key(commit.key)
+        if row is None:  # deleted since its commit was read, or expired
+            await self._require_whole(commit.key.tenant, Place(commit.position - 1))
         return row is not None and wanted(row)
 
     async def _items(self, commit: CommitRow, after: int, kinds: frozenset[int]) -> AsyncIterator[Item]:

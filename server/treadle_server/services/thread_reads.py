@@ -2,18 +2,20 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from treadle_server.core.errors import Reason, Refused, not_found
 from treadle_server.core.evolve import fold
 from treadle_server.core.iterations import Iteration, IterationFold
-from treadle_server.core.kinds import ThreadState
+from treadle_server.core.kinds import TERMINAL, ThreadState
 from treadle_server.core.state import State
-from treadle_server.ports.catalogue import Position, Sessions, ThreadQuery, ThreadRow, Threads
+from treadle_server.ports.catalogue import ExpiredThread, Position, Sessions, ThreadQuery, ThreadRow, Threads
 from treadle_server.ports.codec import Codec
 from treadle_server.ports.engine import Engine, Waiting
-from treadle_server.ports.log import Log, StoredRecord, ThreadKey
+from treadle_server.ports.log import Expired, Log, StoredRecord, ThreadKey
 from treadle_server.ports.specs import Specs
+from treadle_server.services.expiry import log_expired, thread_expired
 from treadle_server.services.keys import Identity
 
 _RECORDS = 100
@@ -33,6 +35,8 @@ class ThreadView:
     waiting: Waiting | None = None
     iterations: tuple[Iteration, ...] | None = None
     """None unless asked for."""
+    condemned: bool = False
+    """It ended by its row alone, or its row is damaged: there is no summary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +72,30 @@ class ThreadReads:
         self._specs = specs
 
     async def row(self, caller: Identity, name: str) -> ThreadRow:
+        """Raises Refused(RESOURCE_NOT_FOUND), which says so of one that expired."""
+        thread_id = name.removeprefix("threads/")
         with about(name):
-            row = await self._threads.get(caller.tenant, name.removeprefix("threads/"))
-        if row is None:
-            raise not_found("Thread", name)
+            row = await self._threads.get(caller.tenant, thread_id)
+        if row is not None:
+            return row
+        expired = await self._threads.expired(caller.tenant, thread_id)
+        raise not_found("Thread", name) if expired is None else thread_expired(name, expired.expire_time)
+
+    async def row_to_read(self, caller: Identity, name: str, after: int) -> ThreadRow | ExpiredThread:
+        """As `row`, for who reads the log after a sequence; an expired thread that had no more than that.
+
+        Raises Refused(SEQUENCE_OUT_OF_RANGE) for a place that the log has not reached, or that is gone.
+        """
+        try:
+            row = await self.row(caller, name)
+        except Refused as refused:
+            expired = await self._threads.expired(caller.tenant, name.removeprefix("threads/"))
+            if refused.reason is not Reason.RESOURCE_NOT_FOUND or expired is None:
+                raise
+            if after == expired.sequence:
+                return expired
+            raise log_expired(name, expired.sequence, expired.expire_time) from None
+        check_sequence(row, after)
         return row
 
     async def row_by_key(self, key: ThreadKey) -> ThreadRow | None:
@@ -82,9 +106,11 @@ class ThreadReads:
 
     async def view(self, row: ThreadRow, *, full: bool) -> ThreadView:
         """What is committed of a thread. An ended one is read from its summary."""
+        if is_condemned(row):
+            return ThreadView(row, "", b"", iterations=() if full else None, condemned=True)
         state: State | None = None
         iterations = IterationFold() if full else None
-        with about(f"threads/{row.id}"):
+        with about(f"threads/{row.id}"), whole(f"threads/{row.id}"):
             if row.summary is None:
                 spec, _ = await self._specs.of_thread(row.key)
                 state = State(spec)
@@ -119,6 +145,15 @@ class ThreadReads:
             yield stored
             after = stored[-1].sequence
 
+    async def refuse_damage(self, row: ThreadRow) -> NoReturn:
+        """Raises Refused(RECORD_CORRUPT) for a condemned thread, with where its log is damaged if it is."""
+        name = f"threads/{row.id}"
+        with about(name):
+            await self._specs.of_thread(row.key)
+            async for _ in self._stored(row):
+                pass
+        raise corrupt(name)
+
     async def _session_key(self, row: ThreadRow) -> str:
         if not row.session:
             return ""
@@ -130,8 +165,9 @@ class ThreadReads:
     ) -> AsyncGenerator[tuple[ThreadView | None, Position | None], None]:
         """A page's threads, each with where a page that ends with it goes on; None after the very last.
 
-        One that was deleted since is None, and still says where to go on. The page ends early when many
-        events had to be read: living threads are folded from their logs.
+        One that was deleted since is None, and still says where to go on. A damaged one is FAILED with
+        DATA_LOSS and keeps no other from being listed. The page ends early when many events had to be read:
+        living threads are folded from their logs.
         """
         with listed():
             page = await self._threads.list(query)
@@ -144,7 +180,9 @@ class ThreadReads:
             try:
                 view = await self.view(row, full=full)
             except Refused as refused:
-                if refused.reason is not Reason.RESOURCE_NOT_FOUND:
+                if refused.reason is Reason.RECORD_CORRUPT:
+                    view = ThreadView(replace(row, damaged=True), "", b"", condemned=True)
+                elif refused.reason is not Reason.RESOURCE_NOT_FOUND:
                     raise
             value = getattr(row, query.order_by.value) or 0
             yield view, page.next if index == last else (value, row.key.thread)
@@ -152,14 +190,15 @@ class ThreadReads:
     async def iterations(self, caller: Identity, name: str) -> tuple[Iteration, ...]:
         row = await self.row(caller, name)
         found = IterationFold()
-        with about(name):
+        with about(name), whole(name):
             await self._fold(row, None, found)
         return found.iterations
 
     async def events(self, caller: Identity, name: str, query: EventQuery) -> EventPage:
         """A page of the log as it is stored; never empty before the end."""
-        row = await self.row(caller, name)
-        check_sequence(row, query.after)
+        row = await self.row_to_read(caller, name, query.after)
+        if isinstance(row, ExpiredThread):
+            return EventPage((), None)
         found: list[StoredRecord] = []
         after, size = query.after, 0
         with about(name):
@@ -174,6 +213,11 @@ class ThreadReads:
                 if found and after >= query.after + SEARCHED_RECORDS_MAX:
                     break
         return EventPage(tuple(found), after if after < row.sequence else None)
+
+
+def is_condemned(row: ThreadRow) -> bool:
+    """It ended without an event that says so, since its log cannot be read or appended to."""
+    return row.damaged or (row.summary is None and ThreadState(row.state) in TERMINAL)
 
 
 def _pending(state: State | None) -> bool:
@@ -195,12 +239,23 @@ def about(name: str) -> Iterator[None]:
     """Names the thread in refusals from below, where threads have keys and no names."""
     try:
         yield
+    except Expired as expired:
+        raise log_expired(name, expired.last, expired.expire_time) from None
     except Refused as refused:
-        if refused.reason is Reason.RESOURCE_NOT_FOUND:
+        if refused.reason is Reason.RESOURCE_NOT_FOUND and "expire_time" not in refused.metadata:
             raise not_found("Thread", name) from None
         if refused.reason is Reason.RECORD_CORRUPT:
             raise _corrupt(name, refused) from refused
         raise
+
+
+@contextmanager
+def whole(name: str) -> Iterator[None]:
+    """Where a thread is wanted and not a place in its log: within `about`."""
+    try:
+        yield
+    except Expired as expired:
+        raise thread_expired(name, expired.expire_time) from None
 
 
 @contextmanager
@@ -212,6 +267,11 @@ def listed() -> Iterator[None]:
         if refused.reason is Reason.RECORD_CORRUPT and "thread" in refused.metadata:
             raise _corrupt(f"threads/{refused.metadata['thread']}", refused) from refused
         raise
+
+
+def corrupt(name: str) -> Refused:
+    """Refuses what would need the log of a thread that is condemned."""
+    return _corrupt(name, Refused(Reason.RECORD_CORRUPT, ""))
 
 
 def _corrupt(name: str, damage: Refused) -> Refused:

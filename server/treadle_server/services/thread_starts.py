@@ -21,7 +21,7 @@ from treadle_server.services.background import Background
 from treadle_server.services.ids import new_id
 from treadle_server.services.keys import Identity
 from treadle_server.services.requests import Asked, Replays
-from treadle_server.services.thread_reads import ThreadReads
+from treadle_server.services.thread_reads import ThreadReads, about, is_condemned
 
 SPECS_MAX = 1000
 MODEL_SHOWN_MAX = 255
@@ -101,12 +101,16 @@ class ThreadStarts:
         """A key for a thread to start, so that its stream can be followed from before its first event."""
         return ThreadKey(caller.tenant, self._log.allocate_thread())
 
-    async def prior(self, caller: Identity, asked: Asked) -> Started | None:
-        """The thread that an earlier call with this request id made."""
+    async def prior(self, caller: Identity, asked: Asked, after: int) -> Started | None:
+        """The thread that an earlier call with this request id made, to read on in its log after a sequence.
+
+        Raises Refused(SEQUENCE_OUT_OF_RANGE) if retention took what is wanted of it.
+        """
         try:
             await self._replays.check(caller.tenant, asked)
         except Replayed as replayed:
-            return await self._attach(caller, replayed)
+            row = await self._reads.row_to_read(caller, replayed.resource, after)
+            return Started(row.key, row.id, made=False)
         return None
 
     async def _attach(self, caller: Identity, replayed: Replayed) -> Started:
@@ -218,11 +222,14 @@ class ThreadStarts:
         waiter = self._background.start(self._engine.resting(started.key))
         try:
             row = await self._reads.row_by_key(started.key)
+            if row is not None and is_condemned(row):
+                await self._reads.refuse_damage(row)
             if row is None or ThreadState(row.state) in _RESTING:
                 return
             if not started.made:  # one whose log is damaged would be waited for in vain
                 await self._reads.view(row, full=False)
-            await waiter
+            with about(f"threads/{started.id}"):
+                await waiter
         finally:
             waiter.cancel()
 

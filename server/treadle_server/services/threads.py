@@ -1,5 +1,6 @@
 """Follows threads, and changes, stops and deletes them."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -7,7 +8,7 @@ from treadle_server.core import signals as s
 from treadle_server.core.errors import Reason, Refused, not_found
 from treadle_server.core.kinds import TERMINAL, ThreadState
 from treadle_server.core.transitions import allowed
-from treadle_server.ports.catalogue import ThreadRow
+from treadle_server.ports.catalogue import ExpiredThread, ThreadRow
 from treadle_server.ports.catalogue import Threads as ThreadStore
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.engine import Engine
@@ -17,7 +18,7 @@ from treadle_server.services.background import Background
 from treadle_server.services.etags import change, check_etag
 from treadle_server.services.keys import Identity
 from treadle_server.services.requests import Asked, Replays
-from treadle_server.services.thread_reads import ThreadReads, ThreadView, about, check_sequence
+from treadle_server.services.thread_reads import ThreadReads, ThreadView, about, corrupt, is_condemned
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,16 @@ class Threads:
 
     async def follow(self, caller: Identity, name: str, watch: Watch) -> Subscription | None:
         """A place in a thread's stream; None when there is nothing more and never will be."""
-        row = await self._reads.row(caller, name)
-        check_sequence(row, watch.after)
-        if _ended(row) and watch.after == row.sequence:
+        row = await self._reads.row_to_read(caller, name, watch.after)
+        if isinstance(row, ExpiredThread):
             return None
-        return self._feed.follow(replace(watch, key=row.key, fresh=False))
+        condemned = is_condemned(row)
+        if _ended(row) and watch.after == row.sequence and not condemned:
+            return None
+        place = self._feed.follow(replace(watch, key=row.key, fresh=False))
+        if condemned:  # its last event does not say that it is the last
+            self._feed.refuse(row.key, corrupt(name))
+        return place
 
     def follow_fresh(self, watch: Watch) -> Subscription:
         """A place in the stream of a thread that is about to be made."""
@@ -102,14 +108,22 @@ class Threads:
             await self._replays.check(caller.tenant, asked)
             with about(name):
                 state = await self._engine.ask(row.key, ask, request)
-            if not state.ended:
-                await ended
+                if not state.ended:
+                    await ended
         except Replayed:
-            if not _ended(await self._reads.row(caller, name)):
-                await ended
+            await self._ended_before(caller, name, ended)
         finally:
             ended.cancel()
         return await self._reads.get(caller, name, full=True)
+
+    async def _ended_before(self, caller: Identity, name: str, ended: "asyncio.Task[None]") -> None:
+        """The same cancel was asked before."""
+        row = await self._reads.row(caller, name)
+        if is_condemned(row):
+            await self._reads.refuse_damage(row)
+        if not _ended(row):
+            with about(name):
+                await ended
 
     async def delete(self, caller: Identity, name: str, *, etag: str, force: bool, asked: Asked) -> None:
         """Deletes an ended thread; with `force` a living one is cancelled first."""
@@ -136,13 +150,13 @@ class Threads:
             raise not_found("Thread", name) from None
 
     async def _end(self, caller: Identity, name: str, asked: Asked) -> None:
-        """Cancels a thread, unless it ends by itself meanwhile."""
+        """Cancels a thread, unless it ends by itself meanwhile, or is condemned because it is damaged."""
         try:
             unremembered = Asked(asked.principal, asked.method)
             await self.cancel(caller, name, "deleted", s.GRACE_MICROS, unremembered)
         except Refused as refused:
-            conflict = refused.reason is Reason.THREAD_STATE_CONFLICT
-            if not conflict or not _ended(await self._reads.row(caller, name)):
+            over = refused.reason in (Reason.THREAD_STATE_CONFLICT, Reason.RECORD_CORRUPT, Reason.INTERNAL)
+            if not over or not _ended(await self._reads.row(caller, name)):
                 raise
 
 

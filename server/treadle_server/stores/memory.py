@@ -18,7 +18,7 @@ from treadle_server.ports.log import (
     ThreadKey,
     Unit,
 )
-from treadle_server.stores.refusals import id_taken, replay
+from treadle_server.stores.refusals import disk_full, id_taken, replay
 
 
 class MemoryTicket:
@@ -48,6 +48,9 @@ class MemoryLog:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._pending: dict[int, tuple[Unit, MemoryTicket]] = {}
+        self._waiting: list[tuple[Unit, MemoryTicket]] = []
+        """For room, in order; they cannot grow any more."""
+        self._full = False
         self._listeners: list[OnCommitted] = []
         self._records: dict[ThreadKey, list[Record]] = {}
         self._names: set[tuple[int, str]] = set()
@@ -59,6 +62,18 @@ class MemoryLog:
         """The rows as their units made them."""
         self.projections: dict[ThreadKey, Projection] = {}
         """The last of each thread."""
+
+    def fill(self) -> None:
+        """From now on there is no room but for what is urgent, as on a full disk."""
+        self._full = True
+
+    def make_room(self) -> None:
+        self._full = False
+        asyncio.get_running_loop().call_soon(self._commit)
+
+    def check_writable(self) -> None:
+        if self._full:
+            raise disk_full()
 
     def allocate_thread(self) -> int:
         """A key for a new thread, which none has or ever had."""
@@ -90,7 +105,7 @@ class MemoryLog:
         return len(self._records.get(key, []))
 
     def _commit(self) -> None:
-        batch = list(self._pending.values())
+        batch = self._writable([*self._waiting, *self._pending.values()])
         self._pending.clear()
         outcomes = [(unit, ticket, self._refusal(unit)) for unit, ticket in batch]
         applied = [unit for unit, _, refusal in outcomes if refusal is None]
@@ -103,6 +118,13 @@ class MemoryLog:
         for _, ticket, refusal in outcomes:
             ticket.resolve(refusal)
 
+    def _writable(self, batch: list[tuple[Unit, MemoryTicket]]) -> list[tuple[Unit, MemoryTicket]]:
+        """What gets its outcome now; the rest goes on waiting."""
+        urgent = {unit.key for unit, _ in batch if unit.urgent}
+        waits = [self._full and unit.new_thread is None and unit.key not in urgent for unit, _ in batch]
+        self._waiting = [entry for entry, wait in zip(batch, waits, strict=True) if wait]
+        return [entry for entry, wait in zip(batch, waits, strict=True) if not wait]
+
     def _refusal(self, unit: Unit) -> Exception | None:
         try:
             self._require(unit)
@@ -112,6 +134,8 @@ class MemoryLog:
         return None
 
     def _require(self, unit: Unit) -> None:
+        if self._full and unit.new_thread is not None:
+            raise disk_full()
         if unit.request is not None:
             stored = self._requests.get((unit.key.tenant, unit.request.request_id))
             if stored is not None and stored.expire_time > self._clock.now():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from treadle_server import failpoints
 from treadle_server.core.errors import invalid
 from treadle_server.core.kinds import Effect
 from treadle_server.core.spec import ToolSpec
@@ -70,7 +71,11 @@ class ToolGroups:
         if builtin is None:
             raise ToolError(f"this server has no tool {spec.tool}", retryable=False)
         try:
+            if failpoints.ACTIVE:
+                failpoints.hit("effect.before")
             result = ToolResult(await _run(builtin, call))
+            if failpoints.ACTIVE:
+                failpoints.hit("effect.after")
         except ValueError as error:
             result = ToolResult(str(error), ok=False)
         except Exception as error:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable
 
 from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.internal import encoder
+from google.rpc import code_pb2
 
 from treadle.v1 import iteration_pb2, thread_pb2
 from treadle_server.core.iterations import Iteration
-from treadle_server.core.kinds import ThreadState
+from treadle_server.core.kinds import StopReason, ThreadState
 from treadle_server.core.state import State
+from treadle_server.ports.catalogue import ThreadRow
 from treadle_server.ports.engine import Waiting
 from treadle_server.ports.feed import Item
 from treadle_server.wire.messages import to_message
@@ -91,6 +93,29 @@ def _fill_end(message: thread_pb2.Thread, state: State) -> None:
     put_time(message.end_time, state.end_time)
     if state.error is not None:
         message.error.code, message.error.message = state.error.code, state.error.message
+
+
+def fill_condemned(message: thread_pb2.Thread, row: ThreadRow) -> None:
+    """Sets what the row alone tells of a thread without a summary; of a damaged row only that it is lost."""
+    message.state = thread_pb2.Thread.FAILED
+    message.stop_reason = thread_pb2.Thread.DATA_LOSS
+    message.error.code = code_pb2.DATA_LOSS
+    message.error.message = "what is stored of the thread is damaged"
+    if row.damaged:
+        return
+    message.stop_reason = row.stop_reason  # type: ignore[assignment]
+    if row.stop_reason != StopReason.DATA_LOSS:
+        message.error.code, message.error.message = code_pb2.INTERNAL, "the thread could not be driven"
+    message.agent = f"agents/{row.agent_id}"
+    message.agent_version = f"agents/{row.agent_id}/versions/{row.version}"
+    message.session = f"sessions/{row.session_id}" if row.session_id else ""
+    message.last_sequence = row.sequence
+    put_time(message.create_time, row.create_time)
+    put_time(message.update_time, row.state_time)
+    if row.start_time is not None:
+        put_time(message.start_time, row.start_time)
+    if row.end_time is not None:
+        put_time(message.end_time, row.end_time)
 
 
 def fill_waiting(message: thread_pb2.Thread, waiting: Waiting) -> None:

@@ -27,10 +27,12 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from treadle.v1 import api_key_pb2 as treadle_dot_v1_dot_api__key__pb2
+from treadle.v1 import backup_pb2 as treadle_dot_v1_dot_backup__pb2
 from treadle.v1 import server_info_pb2 as treadle_dot_v1_dot_server__info__pb2
+from treadle.v1 import tenant_pb2 as treadle_dot_v1_dot_tenant__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etreadle/v1/admin_service.proto\x12\ntreadle.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x18treadle/v1/api_key.proto\x1a\x1ctreadle/v1/server_info.proto\"\x16\n\x14GetServerInfoRequest\"\xa1\x01\n\x13\x43reateApiKeyRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\x12\x12treadle.dev/ApiKey\x12)\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x12.treadle.v1.ApiKeyB\x04\xe2\x41\x01\x02\x12\x18\n\napi_key_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"=\n\x10GetApiKeyRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12treadle.dev/ApiKey\"t\n\x12ListApiKeysRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\x12\x12treadle.dev/ApiKey\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"h\n\x13ListApiKeysResponse\x12$\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x12.treadle.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\"\x91\x01\n\x13UpdateApiKeyRequest\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.treadle.v1.ApiKeyB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"n\n\x13\x44\x65leteApiKeyRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12treadle.dev/ApiKey\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x32\xbb\x03\n\x0c\x41\x64minService\x12I\n\rGetServerInfo\x12 .treadle.v1.GetServerInfoRequest\x1a\x16.treadle.v1.ServerInfo\x12\x43\n\x0c\x43reateApiKey\x12\x1f.treadle.v1.CreateApiKeyRequest\x1a\x12.treadle.v1.ApiKey\x12=\n\tGetApiKey\x12\x1c.treadle.v1.GetApiKeyRequest\x1a\x12.treadle.v1.ApiKey\x12N\n\x0bListApiKeys\x12\x1e.treadle.v1.ListApiKeysRequest\x1a\x1f.treadle.v1.ListApiKeysResponse\x12\x43\n\x0cUpdateApiKey\x12\x1f.treadle.v1.UpdateApiKeyRequest\x1a\x12.treadle.v1.ApiKey\x12G\n\x0c\x44\x65leteApiKey\x12\x1f.treadle.v1.DeleteApiKeyRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etreadle/v1/admin_service.proto\x12\ntreadle.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x18treadle/v1/api_key.proto\x1a\x17treadle/v1/backup.proto\x1a\x1ctreadle/v1/server_info.proto\x1a\x17treadle/v1/tenant.proto\"\x16\n\x14GetServerInfoRequest\"\xa1\x01\n\x13\x43reateApiKeyRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\x12\x12treadle.dev/ApiKey\x12)\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x12.treadle.v1.ApiKeyB\x04\xe2\x41\x01\x02\x12\x18\n\napi_key_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"=\n\x10GetApiKeyRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12treadle.dev/ApiKey\"t\n\x12ListApiKeysRequest\x12+\n\x06parent\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\x12\x12treadle.dev/ApiKey\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"h\n\x13ListApiKeysResponse\x12$\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x12.treadle.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\"\x91\x01\n\x13UpdateApiKeyRequest\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.treadle.v1.ApiKeyB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"n\n\x13\x44\x65leteApiKeyRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12treadle.dev/ApiKey\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"r\n\x13\x43reateTenantRequest\x12(\n\x06tenant\x18\x01 \x01(\x0b\x32\x12.treadle.v1.TenantB\x04\xe2\x41\x01\x01\x12\x17\n\ttenant_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"=\n\x10GetTenantRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12treadle.dev/Tenant\"G\n\x12ListTenantsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"g\n\x13ListTenantsResponse\x12#\n\x07tenants\x18\x01 \x03(\x0b\x32\x12.treadle.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\"\x90\x01\n\x13UpdateTenantRequest\x12(\n\x06tenant\x18\x01 \x01(\x0b\x32\x12.treadle.v1.TenantB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"H\n\x13\x43reateBackupRequest\x12\x17\n\tbackup_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x32\x99\x06\n\x0c\x41\x64minService\x12I\n\rGetServerInfo\x12 .treadle.v1.GetServerInfoRequest\x1a\x16.treadle.v1.ServerInfo\x12\x43\n\x0c\x43reateApiKey\x12\x1f.treadle.v1.CreateApiKeyRequest\x1a\x12.treadle.v1.ApiKey\x12=\n\tGetApiKey\x12\x1c.treadle.v1.GetApiKeyRequest\x1a\x12.treadle.v1.ApiKey\x12N\n\x0bListApiKeys\x12\x1e.treadle.v1.ListApiKeysRequest\x1a\x1f.treadle.v1.ListApiKeysResponse\x12\x43\n\x0cUpdateApiKey\x12\x1f.treadle.v1.UpdateApiKeyRequest\x1a\x12.treadle.v1.ApiKey\x12G\n\x0c\x44\x65leteApiKey\x12\x1f.treadle.v1.DeleteApiKeyRequest\x1a\x16.google.protobuf.Empty\x12\x43\n\x0c\x43reateTenant\x12\x1f.treadle.v1.CreateTenantRequest\x1a\x12.treadle.v1.Tenant\x12=\n\tGetTenant\x12\x1c.treadle.v1.GetTenantRequest\x1a\x12.treadle.v1.Tenant\x12N\n\x0bListTenants\x12\x1e.treadle.v1.ListTenantsRequest\x1a\x1f.treadle.v1.ListTenantsResponse\x12\x43\n\x0cUpdateTenant\x12\x1f.treadle.v1.UpdateTenantRequest\x1a\x12.treadle.v1.Tenant\x12\x43\n\x0c\x43reateBackup\x12\x1f.treadle.v1.CreateBackupRequest\x1a\x12.treadle.v1.Backupb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,20 +67,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEAPIKEYREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
   _globals['_DELETEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=225
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=247
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=250
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=411
-  _globals['_GETAPIKEYREQUEST']._serialized_start=413
-  _globals['_GETAPIKEYREQUEST']._serialized_end=474
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=476
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=592
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=594
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=698
-  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=701
-  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=846
-  _globals['_DELETEAPIKEYREQUEST']._serialized_start=848
-  _globals['_DELETEAPIKEYREQUEST']._serialized_end=958
-  _globals['_ADMINSERVICE']._serialized_start=961
-  _globals['_ADMINSERVICE']._serialized_end=1404
+  _globals['_CREATETENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
+  _globals['_CREATETENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\342A\001\001'
+  _globals['_CREATETENANTREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_CREATETENANTREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\342A\001\001'
+  _globals['_CREATETENANTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATETENANTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_GETTENANTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETTENANTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\024\n\022treadle.dev/Tenant'
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTTENANTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEBACKUPREQUEST'].fields_by_name['backup_id']._loaded_options = None
+  _globals['_CREATEBACKUPREQUEST'].fields_by_name['backup_id']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEBACKUPREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATEBACKUPREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=275
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=297
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=300
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=461
+  _globals['_GETAPIKEYREQUEST']._serialized_start=463
+  _globals['_GETAPIKEYREQUEST']._serialized_end=524
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=526
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=642
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=644
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=748
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=751
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=896
+  _globals['_DELETEAPIKEYREQUEST']._serialized_start=898
+  _globals['_DELETEAPIKEYREQUEST']._serialized_end=1008
+  _globals['_CREATETENANTREQUEST']._serialized_start=1010
+  _globals['_CREATETENANTREQUEST']._serialized_end=1124
+  _globals['_GETTENANTREQUEST']._serialized_start=1126
+  _globals['_GETTENANTREQUEST']._serialized_end=1187
+  _globals['_LISTTENANTSREQUEST']._serialized_start=1189
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1260
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1262
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1365
+  _globals['_UPDATETENANTREQUEST']._serialized_start=1368
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1512
+  _globals['_CREATEBACKUPREQUEST']._serialized_start=1514
+  _globals['_CREATEBACKUPREQUEST']._serialized_end=1586
+  _globals['_ADMINSERVICE']._serialized_start=1589
+  _globals['_ADMINSERVICE']._serialized_end=2382
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,9 @@ import warnings
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from treadle.v1 import admin_service_pb2 as treadle_dot_v1_dot_admin__service__pb2
 from treadle.v1 import api_key_pb2 as treadle_dot_v1_dot_api__key__pb2
+from treadle.v1 import backup_pb2 as treadle_dot_v1_dot_backup__pb2
 from treadle.v1 import server_info_pb2 as treadle_dot_v1_dot_server__info__pb2
+from treadle.v1 import tenant_pb2 as treadle_dot_v1_dot_tenant__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -74,6 +76,31 @@ class AdminServiceStub:
                 request_serializer=treadle_dot_v1_dot_admin__service__pb2.DeleteApiKeyRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.CreateTenant = channel.unary_unary(
+                '/treadle.v1.AdminService/CreateTenant',
+                request_serializer=treadle_dot_v1_dot_admin__service__pb2.CreateTenantRequest.SerializeToString,
+                response_deserializer=treadle_dot_v1_dot_tenant__pb2.Tenant.FromString,
+                _registered_method=True)
+        self.GetTenant = channel.unary_unary(
+                '/treadle.v1.AdminService/GetTenant',
+                request_serializer=treadle_dot_v1_dot_admin__service__pb2.GetTenantRequest.SerializeToString,
+                response_deserializer=treadle_dot_v1_dot_tenant__pb2.Tenant.FromString,
+                _registered_method=True)
+        self.ListTenants = channel.unary_unary(
+                '/treadle.v1.AdminService/ListTenants',
+                request_serializer=treadle_dot_v1_dot_admin__service__pb2.ListTenantsRequest.SerializeToString,
+                response_deserializer=treadle_dot_v1_dot_admin__service__pb2.ListTenantsResponse.FromString,
+                _registered_method=True)
+        self.UpdateTenant = channel.unary_unary(
+                '/treadle.v1.AdminService/UpdateTenant',
+                request_serializer=treadle_dot_v1_dot_admin__service__pb2.UpdateTenantRequest.SerializeToString,
+                response_deserializer=treadle_dot_v1_dot_tenant__pb2.Tenant.FromString,
+                _registered_method=True)
+        self.CreateBackup = channel.unary_unary(
+                '/treadle.v1.AdminService/CreateBackup',
+                request_serializer=treadle_dot_v1_dot_admin__service__pb2.CreateBackupRequest.SerializeToString,
+                response_deserializer=treadle_dot_v1_dot_backup__pb2.Backup.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -130,6 +157,44 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateTenant(self, request, context):
+        """Makes a tenant. One is also made by its first key. ALREADY_EXISTS / RESOURCE_EXISTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTenant(self, request, context):
+        """Answers a tenant. NOT_FOUND / RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTenants(self, request, context):
+        """Lists the tenants, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTenant(self, request, context):
+        """Changes display_name or thread_retention; a shorter one also holds for threads that have ended already.
+        NOT_FOUND / RESOURCE_NOT_FOUND; ABORTED / ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateBackup(self, request, context):
+        """Copies the whole store, while it is in use, into a file on the server's machine, and answers when that is
+        durable and was checked. Callers are served meanwhile. ALREADY_EXISTS / RESOURCE_EXISTS when there is such
+        a file; RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED while another copy is being made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +227,31 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DeleteApiKey,
                     request_deserializer=treadle_dot_v1_dot_admin__service__pb2.DeleteApiKeyRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'CreateTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTenant,
+                    request_deserializer=treadle_dot_v1_dot_admin__service__pb2.CreateTenantRequest.FromString,
+                    response_serializer=treadle_dot_v1_dot_tenant__pb2.Tenant.SerializeToString,
+            ),
+            'GetTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenant,
+                    request_deserializer=treadle_dot_v1_dot_admin__service__pb2.GetTenantRequest.FromString,
+                    response_serializer=treadle_dot_v1_dot_tenant__pb2.Tenant.SerializeToString,
+            ),
+            'ListTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTenants,
+                    request_deserializer=treadle_dot_v1_dot_admin__service__pb2.ListTenantsRequest.FromString,
+                    response_serializer=treadle_dot_v1_dot_admin__service__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'UpdateTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTenant,
+                    request_deserializer=treadle_dot_v1_dot_admin__service__pb2.UpdateTenantRequest.FromString,
+                    response_serializer=treadle_dot_v1_dot_tenant__pb2.Tenant.SerializeToString,
+            ),
+            'CreateBackup': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateBackup,
+                    request_deserializer=treadle_dot_v1_dot_admin__service__pb2.CreateBackupRequest.FromString,
+                    response_serializer=treadle_dot_v1_dot_backup__pb2.Backup.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -333,6 +423,141 @@ class AdminService:
             '/treadle.v1.AdminService/DeleteApiKey',
             treadle_dot_v1_dot_admin__service__pb2.DeleteApiKeyRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.v1.AdminService/CreateTenant',
+            treadle_dot_v1_dot_admin__service__pb2.CreateTenantRequest.SerializeToString,
+            treadle_dot_v1_dot_tenant__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.v1.AdminService/GetTenant',
+            treadle_dot_v1_dot_admin__service__pb2.GetTenantRequest.SerializeToString,
+            treadle_dot_v1_dot_tenant__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.v1.AdminService/ListTenants',
+            treadle_dot_v1_dot_admin__service__pb2.ListTenantsRequest.SerializeToString,
+            treadle_dot_v1_dot_admin__service__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.v1.AdminService/UpdateTenant',
+            treadle_dot_v1_dot_admin__service__pb2.UpdateTenantRequest.SerializeToString,
+            treadle_dot_v1_dot_tenant__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateBackup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.v1.AdminService/CreateBackup',
+            treadle_dot_v1_dot_admin__service__pb2.CreateBackupRequest.SerializeToString,
+            treadle_dot_v1_dot_backup__pb2.Backup.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,7 +8,9 @@ from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 from treadle.v1 import admin_service_pb2 as _admin_service_pb2
 from treadle.v1 import api_key_pb2 as _api_key_pb2
+from treadle.v1 import backup_pb2 as _backup_pb2
 from treadle.v1 import server_info_pb2 as _server_info_pb2
+from treadle.v1 import tenant_pb2 as _tenant_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -59,6 +61,21 @@ class AdminServiceStub:
     """Deletes a key; it stops working when this returns, and its id is not free again. NOT_FOUND /
     RESOURCE_NOT_FOUND; ABORTED / ETAG_MISMATCH.
     """
+    CreateTenant: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateTenantRequest, _tenant_pb2.Tenant]
+    """Makes a tenant. One is also made by its first key. ALREADY_EXISTS / RESOURCE_EXISTS."""
+    GetTenant: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetTenantRequest, _tenant_pb2.Tenant]
+    """Answers a tenant. NOT_FOUND / RESOURCE_NOT_FOUND."""
+    ListTenants: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListTenantsRequest, _admin_service_pb2.ListTenantsResponse]
+    """Lists the tenants, newest first."""
+    UpdateTenant: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateTenantRequest, _tenant_pb2.Tenant]
+    """Changes display_name or thread_retention; a shorter one also holds for threads that have ended already.
+    NOT_FOUND / RESOURCE_NOT_FOUND; ABORTED / ETAG_MISMATCH.
+    """
+    CreateBackup: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateBackupRequest, _backup_pb2.Backup]
+    """Copies the whole store, while it is in use, into a file on the server's machine, and answers when that is
+    durable and was checked. Callers are served meanwhile. ALREADY_EXISTS / RESOURCE_EXISTS when there is such
+    a file; RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED while another copy is being made.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -87,6 +104,21 @@ class AdminServiceAsyncStub(AdminServiceStub):
     DeleteApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteApiKeyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes a key; it stops working when this returns, and its id is not free again. NOT_FOUND /
     RESOURCE_NOT_FOUND; ABORTED / ETAG_MISMATCH.
+    """
+    CreateTenant: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateTenantRequest, _tenant_pb2.Tenant]  # type: ignore[assignment]
+    """Makes a tenant. One is also made by its first key. ALREADY_EXISTS / RESOURCE_EXISTS."""
+    GetTenant: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetTenantRequest, _tenant_pb2.Tenant]  # type: ignore[assignment]
+    """Answers a tenant. NOT_FOUND / RESOURCE_NOT_FOUND."""
+    ListTenants: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListTenantsRequest, _admin_service_pb2.ListTenantsResponse]  # type: ignore[assignment]
+    """Lists the tenants, newest first."""
+    UpdateTenant: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateTenantRequest, _tenant_pb2.Tenant]  # type: ignore[assignment]
+    """Changes display_name or thread_retention; a shorter one also holds for threads that have ended already.
+    NOT_FOUND / RESOURCE_NOT_FOUND; ABORTED / ETAG_MISMATCH.
+    """
+    CreateBackup: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateBackupRequest, _backup_pb2.Backup]  # type: ignore[assignment]
+    """Copies the whole store, while it is in use, into a file on the server's machine, and answers when that is
+    durable and was checked. Callers are served meanwhile. ALREADY_EXISTS / RESOURCE_EXISTS when there is such
+    a file; RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED while another copy is being made.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -149,6 +181,51 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Deletes a key; it stops working when this returns, and its id is not free again. NOT_FOUND /
         RESOURCE_NOT_FOUND; ABORTED / ETAG_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateTenant(
+        self,
+        request: _admin_service_pb2.CreateTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.Tenant, _abc.Awaitable[_tenant_pb2.Tenant]]:
+        """Makes a tenant. One is also made by its first key. ALREADY_EXISTS / RESOURCE_EXISTS."""
+
+    @_abc_1.abstractmethod
+    def GetTenant(
+        self,
+        request: _admin_service_pb2.GetTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.Tenant, _abc.Awaitable[_tenant_pb2.Tenant]]:
+        """Answers a tenant. NOT_FOUND / RESOURCE_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListTenants(
+        self,
+        request: _admin_service_pb2.ListTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListTenantsResponse, _abc.Awaitable[_admin_service_pb2.ListTenantsResponse]]:
+        """Lists the tenants, newest first."""
+
+    @_abc_1.abstractmethod
+    def UpdateTenant(
+        self,
+        request: _admin_service_pb2.UpdateTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.Tenant, _abc.Awaitable[_tenant_pb2.Tenant]]:
+        """Changes display_name or thread_retention; a shorter one also holds for threads that have ended already.
+        NOT_FOUND / RESOURCE_NOT_FOUND; ABORTED / ETAG_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateBackup(
+        self,
+        request: _admin_service_pb2.CreateBackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_backup_pb2.Backup, _abc.Awaitable[_backup_pb2.Backup]]:
+        """Copies the whole store, while it is in use, into a file on the server's machine, and answers when that is
+        durable and was checked. Callers are served meanwhile. ALREADY_EXISTS / RESOURCE_EXISTS when there is such
+        a file; RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED while another copy is being made.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

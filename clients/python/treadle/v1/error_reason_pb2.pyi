@@ -64,7 +64,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     RESOURCE_NOT_FOUND: _ErrorReason.ValueType  # 10
     """NOT_FOUND. There is no such resource, or it is another tenant's; the two look the same. ResourceInfo
-    names it.
+    names it. For 30 days a thread that retention took also has an `expire_time`.
     Example: `{"resource": "threads/t1"}`.
     """
     RESOURCE_EXISTS: _ErrorReason.ValueType  # 11
@@ -115,7 +115,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: `{"budget": "budgets/b1"}`.
     """
     SEQUENCE_OUT_OF_RANGE: _ErrorReason.ValueType  # 22
-    """OUT_OF_RANGE. The point to go on from is past the end of the log.
+    """OUT_OF_RANGE. The point to go on from is past the end of the log, or retention took what comes after it:
+    then there is the `expire_time` of the thread, or the `cursor` from which a stream over several threads has
+    no gap.
     Example: `{"first": "1", "last": "42"}`, the sequences there are, or the places a cursor can stand for.
     """
     SUBSCRIBER_TOO_SLOW: _ErrorReason.ValueType  # 23
@@ -198,7 +200,7 @@ Example: `{"session": "sessions/s1", "parent_object": "account/17"}`.
 """
 RESOURCE_NOT_FOUND: ErrorReason.ValueType  # 10
 """NOT_FOUND. There is no such resource, or it is another tenant's; the two look the same. ResourceInfo
-names it.
+names it. For 30 days a thread that retention took also has an `expire_time`.
 Example: `{"resource": "threads/t1"}`.
 """
 RESOURCE_EXISTS: ErrorReason.ValueType  # 11
@@ -249,7 +251,9 @@ BUDGET_EXCEEDED: ErrorReason.ValueType  # 21
 Example: `{"budget": "budgets/b1"}`.
 """
 SEQUENCE_OUT_OF_RANGE: ErrorReason.ValueType  # 22
-"""OUT_OF_RANGE. The point to go on from is past the end of the log.
+"""OUT_OF_RANGE. The point to go on from is past the end of the log, or retention took what comes after it:
+then there is the `expire_time` of the thread, or the `cursor` from which a stream over several threads has
+no gap.
 Example: `{"first": "1", "last": "42"}`, the sequences there are, or the places a cursor can stand for.
 """
 SUBSCRIBER_TOO_SLOW: ErrorReason.ValueType  # 23

@@ -1411,14 +1411,21 @@ Global___ChildThreadEnded: _TypeAlias = ChildThreadEnded  # noqa: Y015
 
 @_typing.final
 class ExecutionRecovered(_message.Message):
-    """A server took the thread up again after a crash. Nothing that began under an earlier epoch is in flight."""
+    """A server took the thread up again that another had left with calls in flight. Nothing that began under an
+    earlier epoch is in flight.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EPOCH_FIELD_NUMBER: _builtins.int
     UNKNOWN_TOOL_CALL_IDS_FIELD_NUMBER: _builtins.int
+    BLAMELESS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Epoch of the server that goes on with it."""
+    blameless: _builtins.bool
+    """It is known why the server before stopped, and it was not this thread: it was stopped in order, or another
+    thread was found to have brought it down.
+    """
     @_builtins.property
     def unknown_tool_call_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Calls whose outcome the crash left unknown."""
@@ -1428,10 +1435,11 @@ class ExecutionRecovered(_message.Message):
         *,
         epoch: _builtins.int = ...,
         unknown_tool_call_ids: _abc.Iterable[_builtins.str] | None = ...,
+        blameless: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "unknown_tool_call_ids", b"unknown_tool_call_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blameless", b"blameless", "epoch", b"epoch", "unknown_tool_call_ids", b"unknown_tool_call_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

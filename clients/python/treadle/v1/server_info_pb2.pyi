@@ -197,6 +197,7 @@ class ServerStatistics(_message.Message):
     READ_COUNT_FIELD_NUMBER: _builtins.int
     RUNNING_THREAD_COUNT_FIELD_NUMBER: _builtins.int
     WAITING_THREAD_COUNT_FIELD_NUMBER: _builtins.int
+    STREAM_COUNT_FIELD_NUMBER: _builtins.int
     commit_count: _builtins.int
     """Transactions committed. Many changes share one."""
     unit_count: _builtins.int
@@ -207,6 +208,8 @@ class ServerStatistics(_message.Message):
     """Threads that run now."""
     waiting_thread_count: _builtins.int
     """Threads that wait for their turn to run, in state PENDING."""
+    stream_count: _builtins.int
+    """Streams that are open now, and calls that wait for a thread."""
     def __init__(
         self,
         *,
@@ -215,10 +218,11 @@ class ServerStatistics(_message.Message):
         read_count: _builtins.int = ...,
         running_thread_count: _builtins.int = ...,
         waiting_thread_count: _builtins.int = ...,
+        stream_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_count", b"commit_count", "read_count", b"read_count", "running_thread_count", b"running_thread_count", "unit_count", b"unit_count", "waiting_thread_count", b"waiting_thread_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_count", b"commit_count", "read_count", b"read_count", "running_thread_count", b"running_thread_count", "stream_count", b"stream_count", "unit_count", b"unit_count", "waiting_thread_count", b"waiting_thread_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -136,11 +136,16 @@ class Thread(_message.Message):
         REPEATED_FAILURE: Thread._StopReason.ValueType  # 21
         """The model made the same failing call again and again. FAILED."""
         POISONED: Thread._StopReason.ValueType  # 22
-        """It alone brought the server down several times. FAILED. Kept for it: servers of 0.1 do not tell so."""
+        """The server died again and again during the same step of it, at last with no other suspect in flight.
+        FAILED.
+        """
         DATA_LOSS: Thread._StopReason.ValueType  # 23
-        """Its stored record is damaged. FAILED. Kept for it: servers of 0.1 answer DATA_LOSS instead."""
+        """A stored record of it is damaged, so that it cannot go on. FAILED, without a `thread_ended` event, since
+        nothing is added to a damaged log: reading it ends with DATA_LOSS / RECORD_CORRUPT after the events
+        before the damage.
+        """
         INTERNAL: Thread._StopReason.ValueType  # 24
-        """A fault of the server. FAILED. Kept for it: servers of 0.1 try again instead."""
+        """A fault of the server, which tried several times to go on with it; the server's log says more. FAILED."""
 
     class StopReason(_StopReason, metaclass=_StopReasonEnumTypeWrapper):
         """Why a thread ended."""
@@ -190,11 +195,16 @@ class Thread(_message.Message):
     REPEATED_FAILURE: Thread.StopReason.ValueType  # 21
     """The model made the same failing call again and again. FAILED."""
     POISONED: Thread.StopReason.ValueType  # 22
-    """It alone brought the server down several times. FAILED. Kept for it: servers of 0.1 do not tell so."""
+    """The server died again and again during the same step of it, at last with no other suspect in flight.
+    FAILED.
+    """
     DATA_LOSS: Thread.StopReason.ValueType  # 23
-    """Its stored record is damaged. FAILED. Kept for it: servers of 0.1 answer DATA_LOSS instead."""
+    """A stored record of it is damaged, so that it cannot go on. FAILED, without a `thread_ended` event, since
+    nothing is added to a damaged log: reading it ends with DATA_LOSS / RECORD_CORRUPT after the events
+    before the damage.
+    """
     INTERNAL: Thread.StopReason.ValueType  # 24
-    """A fault of the server. FAILED. Kept for it: servers of 0.1 try again instead."""
+    """A fault of the server, which tried several times to go on with it; the server's log says more. FAILED."""
 
     class _Command:
         ValueType = _typing.NewType("ValueType", _builtins.int)

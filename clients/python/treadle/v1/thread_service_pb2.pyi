@@ -288,7 +288,7 @@ class WatchThreadsRequest(_message.Message):
     """
     after_cursor: _builtins.str
     """Go on after this `cursor` of an earlier stream with the same filter. Absent: only what happens from now
-    on.
+    on, whatever retention took before.
     """
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

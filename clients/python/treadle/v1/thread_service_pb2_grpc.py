@@ -190,8 +190,9 @@ class ThreadServiceServicer:
 
     def WatchThread(self, request, context):
         """Streams the events of a thread, first those that have happened, then those that happen, and ends with OK
-        after `thread_ended`. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW when
-        the reader stays behind; UNAVAILABLE / DRAINING when the server stops.
+        after `thread_ended`. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE, also when retention took the thread before all
+        of it was read; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW when the reader stays behind; UNAVAILABLE /
+        DRAINING when the server stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,16 +200,19 @@ class ThreadServiceServicer:
 
     def WatchThreads(self, request, context):
         """Streams the events of all threads of the tenant that fit a filter, until the caller ends it. Each
-        thread's events come in order and none is missing; between threads there is no order. The first answer
-        is a heartbeat with the cursor of where it begins. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE;
-        RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING; DATA_LOSS / RECORD_CORRUPT.
+        thread's events come in order and none is missing, but those of threads that a caller has deleted; between
+        threads there is no order. The first answer is a heartbeat with the cursor of where it begins.
+        OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE, with the `cursor` to go on from when retention took threads after
+        the one that was given; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING; DATA_LOSS /
+        RECORD_CORRUPT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListThreadEvents(self, request, context):
-        """Lists the stored events of a thread in order of their sequence. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE.
+        """Lists the stored events of a thread in order of their sequence. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE, also
+        when retention took the thread before all of it was read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

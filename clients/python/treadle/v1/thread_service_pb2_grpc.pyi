@@ -60,17 +60,22 @@ class ThreadServiceStub:
     """Makes a thread and answers it at once, view BASIC."""
     WatchThread: _grpc.UnaryStreamMultiCallable[_thread_service_pb2.WatchThreadRequest, _thread_service_pb2.WatchThreadResponse]
     """Streams the events of a thread, first those that have happened, then those that happen, and ends with OK
-    after `thread_ended`. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW when
-    the reader stays behind; UNAVAILABLE / DRAINING when the server stops.
+    after `thread_ended`. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE, also when retention took the thread before all
+    of it was read; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW when the reader stays behind; UNAVAILABLE /
+    DRAINING when the server stops.
     """
     WatchThreads: _grpc.UnaryStreamMultiCallable[_thread_service_pb2.WatchThreadsRequest, _thread_service_pb2.WatchThreadResponse]
     """Streams the events of all threads of the tenant that fit a filter, until the caller ends it. Each
-    thread's events come in order and none is missing; between threads there is no order. The first answer
-    is a heartbeat with the cursor of where it begins. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE;
-    RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING; DATA_LOSS / RECORD_CORRUPT.
+    thread's events come in order and none is missing, but those of threads that a caller has deleted; between
+    threads there is no order. The first answer is a heartbeat with the cursor of where it begins.
+    OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE, with the `cursor` to go on from when retention took threads after
+    the one that was given; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING; DATA_LOSS /
+    RECORD_CORRUPT.
     """
     ListThreadEvents: _grpc.UnaryUnaryMultiCallable[_thread_service_pb2.ListThreadEventsRequest, _thread_service_pb2.ListThreadEventsResponse]
-    """Lists the stored events of a thread in order of their sequence. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE."""
+    """Lists the stored events of a thread in order of their sequence. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE, also
+    when retention took the thread before all of it was read.
+    """
     ListIterations: _grpc.UnaryUnaryMultiCallable[_thread_service_pb2.ListIterationsRequest, _thread_service_pb2.ListIterationsResponse]
     """Lists the turns of a thread's loop in order of their number."""
     GetThread: _grpc.UnaryUnaryMultiCallable[_thread_service_pb2.GetThreadRequest, _thread_pb2.Thread]
@@ -144,17 +149,22 @@ class ThreadServiceAsyncStub(ThreadServiceStub):
     """Makes a thread and answers it at once, view BASIC."""
     WatchThread: _aio.UnaryStreamMultiCallable[_thread_service_pb2.WatchThreadRequest, _thread_service_pb2.WatchThreadResponse]  # type: ignore[assignment]
     """Streams the events of a thread, first those that have happened, then those that happen, and ends with OK
-    after `thread_ended`. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW when
-    the reader stays behind; UNAVAILABLE / DRAINING when the server stops.
+    after `thread_ended`. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE, also when retention took the thread before all
+    of it was read; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW when the reader stays behind; UNAVAILABLE /
+    DRAINING when the server stops.
     """
     WatchThreads: _aio.UnaryStreamMultiCallable[_thread_service_pb2.WatchThreadsRequest, _thread_service_pb2.WatchThreadResponse]  # type: ignore[assignment]
     """Streams the events of all threads of the tenant that fit a filter, until the caller ends it. Each
-    thread's events come in order and none is missing; between threads there is no order. The first answer
-    is a heartbeat with the cursor of where it begins. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE;
-    RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING; DATA_LOSS / RECORD_CORRUPT.
+    thread's events come in order and none is missing, but those of threads that a caller has deleted; between
+    threads there is no order. The first answer is a heartbeat with the cursor of where it begins.
+    OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE, with the `cursor` to go on from when retention took threads after
+    the one that was given; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING; DATA_LOSS /
+    RECORD_CORRUPT.
     """
     ListThreadEvents: _aio.UnaryUnaryMultiCallable[_thread_service_pb2.ListThreadEventsRequest, _thread_service_pb2.ListThreadEventsResponse]  # type: ignore[assignment]
-    """Lists the stored events of a thread in order of their sequence. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE."""
+    """Lists the stored events of a thread in order of their sequence. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE, also
+    when retention took the thread before all of it was read.
+    """
     ListIterations: _aio.UnaryUnaryMultiCallable[_thread_service_pb2.ListIterationsRequest, _thread_service_pb2.ListIterationsResponse]  # type: ignore[assignment]
     """Lists the turns of a thread's loop in order of their number."""
     GetThread: _aio.UnaryUnaryMultiCallable[_thread_service_pb2.GetThreadRequest, _thread_pb2.Thread]  # type: ignore[assignment]
@@ -249,8 +259,9 @@ class ThreadServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_thread_service_pb2.WatchThreadResponse], _abc.AsyncIterator[_thread_service_pb2.WatchThreadResponse]]:
         """Streams the events of a thread, first those that have happened, then those that happen, and ends with OK
-        after `thread_ended`. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW when
-        the reader stays behind; UNAVAILABLE / DRAINING when the server stops.
+        after `thread_ended`. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE, also when retention took the thread before all
+        of it was read; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW when the reader stays behind; UNAVAILABLE /
+        DRAINING when the server stops.
         """
 
     @_abc_1.abstractmethod
@@ -260,9 +271,11 @@ class ThreadServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_thread_service_pb2.WatchThreadResponse], _abc.AsyncIterator[_thread_service_pb2.WatchThreadResponse]]:
         """Streams the events of all threads of the tenant that fit a filter, until the caller ends it. Each
-        thread's events come in order and none is missing; between threads there is no order. The first answer
-        is a heartbeat with the cursor of where it begins. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE;
-        RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING; DATA_LOSS / RECORD_CORRUPT.
+        thread's events come in order and none is missing, but those of threads that a caller has deleted; between
+        threads there is no order. The first answer is a heartbeat with the cursor of where it begins.
+        OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE, with the `cursor` to go on from when retention took threads after
+        the one that was given; RESOURCE_EXHAUSTED / SUBSCRIBER_TOO_SLOW; UNAVAILABLE / DRAINING; DATA_LOSS /
+        RECORD_CORRUPT.
         """
 
     @_abc_1.abstractmethod
@@ -271,7 +284,9 @@ class ThreadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _thread_service_pb2.ListThreadEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_thread_service_pb2.ListThreadEventsResponse, _abc.Awaitable[_thread_service_pb2.ListThreadEventsResponse]]:
-        """Lists the stored events of a thread in order of their sequence. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE."""
+        """Lists the stored events of a thread in order of their sequence. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE, also
+        when retention took the thread before all of it was read.
+        """
 
     @_abc_1.abstractmethod
     def ListIterations(

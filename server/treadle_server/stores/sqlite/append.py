@@ -1,27 +1,40 @@
 """A unit of the log as statements: what it requires of the store, and what it writes."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from treadle_server.ports.log import Conflict, NewThread, Projection, RequestRow, Unit
 from treadle_server.stores.refusals import id_taken
 from treadle_server.stores.sqlite import checksums
+from treadle_server.stores.sqlite.checksums import COMMIT, PROGRESS
+from treadle_server.stores.sqlite.inbox import Urgency
 from treadle_server.stores.sqlite.statements import RefuseReplay, Statement, Write, WriteMany, remember
 
 _ENTER_SESSION = """
-UPDATE sessions SET active_thread = ?1
-WHERE session = ?2 AND tenant = ?3 AND (active_thread IS NULL OR active_thread = ?1)"""
-_FREE_SESSION = """
-UPDATE sessions SET active_thread = NULL
-WHERE session = (SELECT session FROM threads WHERE thread = ?1) AND active_thread = ?1"""
+UPDATE sessions SET active_thread = ?1, active_mirror = ~?1
+WHERE session = ?2 AND tenant = ?3 AND active_mirror IS ~active_thread
+  AND (active_thread IS NULL OR active_thread = ?1)"""
+# Derived from rows that have checksums, when the two copies disagree.
+_MEND_SESSION = """
+UPDATE sessions SET (active_thread, active_mirror) = (SELECT min(thread), ~min(thread) FROM threads
+  WHERE tenant = ?3 AND session = ?2 AND delete_time IS NULL AND state < 6 AND start_time IS NOT NULL
+    AND thread <> ?1)
+WHERE session = ?2 AND tenant = ?3 AND active_mirror IS NOT ~active_thread"""
+FREE_SESSION = """
+UPDATE sessions SET active_thread = NULL, active_mirror = NULL
+WHERE session = (SELECT session FROM threads WHERE thread = ?1)
+  AND (active_thread = ?1 OR active_mirror = ~?1)"""
 _INSERT_THREAD = """
 INSERT INTO threads
   (thread, tenant, id, agent, version, session, sequence, epoch, create_time,
    subject_type, subject_id, trigger_type,
    state, stop_reason, state_time, wake_at, start_time, end_time,
-   iteration_count, tool_call_count, total_tokens, cost_micros)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+   iteration_count, tool_call_count, total_tokens, cost_micros, progress_sum, identity_sum, checksum)
+SELECT ?, ?2, ?3, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
+WHERE NOT EXISTS (SELECT 1 FROM taken_ids WHERE tenant = ?2 AND id = ?3)
 ON CONFLICT (tenant, id) DO NOTHING"""
 _INSERT_SPEC = "INSERT OR IGNORE INTO specs (tenant, digest, body, checksum) VALUES (?, ?, ?, ?)"
 _INSERT_DETAILS = """
@@ -29,22 +42,51 @@ INSERT INTO thread_details (thread, spec_digest, triggered_by, tags, labels, cli
 VALUES (?, ?, ?, ?, ?, ?, ?)"""
 INSERT_TAG = "INSERT OR IGNORE INTO thread_tags (tenant, tag, create_time, thread) VALUES (?, ?, ?, ?)"
 INSERT_LABEL = "INSERT INTO thread_labels (tenant, label, value, create_time, thread) VALUES (?, ?, ?, ?, ?)"
-_ADVANCE = "UPDATE threads SET sequence = ?, epoch = ? WHERE thread = ? AND tenant = ? AND sequence = ?"
+_ADVANCE = f"""
+UPDATE threads SET sequence = ?1, epoch = ?2, progress_sum = progress_sum
+  + {PROGRESS["sequence"]} * (?1 - sequence) + {PROGRESS["epoch"]} * (?2 - epoch)
+WHERE thread = ?3 AND tenant = ?4 AND sequence = ?5"""
 _ADVANCE_COUNTS = """
 UPDATE threads SET sequence = ?, epoch = ?,
-  iteration_count = ?, tool_call_count = ?, total_tokens = ?, cost_micros = ?
+  iteration_count = ?, tool_call_count = ?, total_tokens = ?, cost_micros = ?, progress_sum = ?
 WHERE thread = ? AND tenant = ? AND sequence = ?"""
 # Apart, because SQLite rewrites the index entries of every column that is assigned, changed or not.
 _CHANGE_STATE = """
 UPDATE threads SET (state, stop_reason, state_time, wake_at, start_time, end_time) = (?2, ?3, ?4, ?5, ?6, ?7)
 WHERE thread = ?1
   AND (state, stop_reason, state_time, wake_at, start_time, end_time) IS NOT (?2, ?3, ?4, ?5, ?6, ?7)"""
-_SUMMARISE = "UPDATE thread_details SET summary = ?, summary_checksum = ? WHERE thread = ?"
+# After the unit's own commit, which is the last one of a thread that has ended.
+_SUMMARISE = """
+UPDATE thread_details
+SET summary = ?, summary_checksum = ?, end_position = (SELECT max(position) FROM commits)
+WHERE thread = ?"""
 _INSERT_EVENT = """
 INSERT INTO events (tenant, thread, sequence, kind, body, private, checksum) VALUES (?, ?, ?, ?, ?, ?, ?)"""
-_INSERT_COMMIT = """
-INSERT INTO commits (tenant, thread, session, root, first, last)
-SELECT tenant, thread, coalesce(session, 0), thread, ?, ? FROM threads WHERE thread = ?"""
+_INSERT_COMMIT = f"""
+INSERT INTO commits (tenant, thread, session, root, first, last, checksum)
+SELECT tenant, thread, coalesce(session, 0), thread, ?1, ?2,
+  {COMMIT["tenant"]} * tenant + {COMMIT["thread"] + COMMIT["root"]} * thread
+  + {COMMIT["session"]} * coalesce(session, 0) + {COMMIT["first"]} * ?1 + {COMMIT["last"]} * ?2
+FROM threads WHERE thread = ?3"""
+
+
+@dataclass(slots=True)
+class EnterSession:
+    """Makes a thread the active one of its session. Raises Conflict while another is."""
+
+    thread: int
+    session: int
+    tenant: int
+    refuses: ClassVar[bool] = True
+    writes: ClassVar[bool] = True
+
+    def apply(self, cursor: sqlite3.Cursor) -> None:
+        values = (self.thread, self.session, self.tenant)
+        if cursor.execute(_ENTER_SESSION, values).rowcount:
+            return
+        mended = cursor.execute(_MEND_SESSION, values).rowcount
+        if not mended or not cursor.execute(_ENTER_SESSION, values).rowcount:
+            raise Conflict
 
 
 class Append:
@@ -63,6 +105,16 @@ class Append:
         return self.unit.request
 
     @property
+    def urgency(self) -> Urgency:
+        if self.unit.new_thread is not None:
+            return Urgency.REFUSABLE
+        return Urgency.URGENT if self.unit.urgent else Urgency.PATIENT
+
+    @property
+    def thread(self) -> int:
+        return self.unit.key.thread
+
+    @property
     def span(self) -> tuple[int, int]:
         return self.unit.expected + 1, self.unit.last
 
@@ -74,12 +126,11 @@ class Append:
             steps.append(RefuseReplay(unit.key.tenant, unit.request, self.now))
         steps += self._new_thread(unit.new_thread) if unit.new_thread is not None else self._advance()
         if unit.enters_session:
-            guard = (unit.key.thread, unit.enters_session, unit.key.tenant)
-            steps.append(Write(_ENTER_SESSION, guard, Conflict))
-        if unit.projection is not None:
-            steps += self._follow(unit.projection)
+            steps.append(EnterSession(unit.key.thread, unit.enters_session, unit.key.tenant))
         if unit.records:
             steps += self._records()
+        if unit.projection is not None:
+            steps += self._follow(unit.projection)
         if unit.request is not None:
             steps.append(remember(unit.key.tenant, unit.request))
         return steps
@@ -90,16 +141,23 @@ class Append:
         assert projection is not None, "a new thread begins with a state"
         assert unit.expected == 0, "a new thread begins with its first record"
         tenant, thread = unit.key.tenant, unit.key.thread
+        identity = (tenant, new.agent, new.version, new.session or None, new.create_time, new.trigger_type)
+        subject_id = new.subject_id or None
         row = (
             *(thread, tenant, new.id, new.agent, new.version, new.session or None, unit.last, self.epoch),
-            *(new.create_time, new.subject_type, new.subject_id or None, new.trigger_type),
+            *(new.create_time, new.subject_type, subject_id, new.trigger_type),
             *_state_of(projection),
             *_counts_of(projection),
+            _sum_of(unit.last, self.epoch, projection),
+            checksums.sum_of(checksums.IDENTITY, (*identity, 1, None)),
+            checksums.of_row(thread, new.id, new.subject_type, subject_id),
         )
         details = details_of(new.tags, new.labels, new.client_metadata, new.spec_digest, new.triggered_by)
         return [
             Write(_INSERT_THREAD, row, lambda: id_taken("Thread", f"threads/{new.id}")),
-            Write(_INSERT_SPEC, (tenant, new.spec_digest, new.spec, checksums.of_row(new.spec))),
+            Write(
+                _INSERT_SPEC, (tenant, new.spec_digest, new.spec, checksums.of_row(new.spec_digest, new.spec))
+            ),
             Write(_INSERT_DETAILS, (thread, *details)),
             WriteMany(INSERT_TAG, [(tenant, tag, new.create_time, thread) for tag in new.tags]),
             WriteMany(
@@ -113,7 +171,9 @@ class Append:
         guard = (unit.key.thread, unit.key.tenant, unit.expected)
         if unit.projection is None:
             return [Write(_ADVANCE, (unit.last, self.epoch, *guard), Conflict)]
-        values = (unit.last, self.epoch, *_counts_of(unit.projection), *guard)
+        projection = unit.projection
+        progress_sum = _sum_of(unit.last, self.epoch, projection)
+        values = (unit.last, self.epoch, *_counts_of(projection), progress_sum, *guard)
         state = (unit.key.thread, *_state_of(unit.projection))
         return [Write(_ADVANCE_COUNTS, values, Conflict), Write(_CHANGE_STATE, state)]
 
@@ -124,7 +184,7 @@ class Append:
             checksum = checksums.of_row(projection.summary)
             steps.append(Write(_SUMMARISE, (projection.summary, checksum, thread)))
         if projection.frees_session:
-            steps.append(Write(_FREE_SESSION, (thread,)))
+            steps.append(Write(FREE_SESSION, (thread,)))
         return steps
 
     def _records(self) -> list[Statement]:
@@ -165,4 +225,23 @@ def _counts_of(projection: Projection) -> tuple[int, ...]:
     return (
         *(projection.iteration_count, projection.tool_call_count),
         *(projection.total_tokens, projection.cost_micros),
+    )
+
+
+def _sum_of(sequence: int, epoch: int, projection: Projection) -> int:
+    """`checksums.sum_of` of PROGRESS, written out because every append asks for it."""
+    wake_at, start_time, end_time = projection.wake_at, projection.start_time, projection.end_time
+    return (
+        3 * sequence
+        + 5 * epoch
+        + 7 * projection.iteration_count
+        + 9 * projection.tool_call_count
+        + 11 * projection.total_tokens
+        + 13 * projection.cost_micros
+        + 15 * projection.state
+        + 17 * projection.stop_reason
+        + 19 * projection.state_time
+        + 21 * (-1 if wake_at is None else wake_at)
+        + 23 * (-1 if start_time is None else start_time)
+        + 25 * (-1 if end_time is None else end_time)
     )

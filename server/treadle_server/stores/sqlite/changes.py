@@ -6,6 +6,7 @@ from treadle_server.ports.clock import Clock
 from treadle_server.ports.log import RequestRow
 from treadle_server.stores.sqlite.committer import Committer
 from treadle_server.stores.sqlite.database import PAGE_SIZE
+from treadle_server.stores.sqlite.inbox import Urgency
 from treadle_server.stores.sqlite.readers import Row
 from treadle_server.stores.sqlite.statements import Answer, RefuseReplay, Statement, remember
 
@@ -16,11 +17,18 @@ CHANGED = Answer("SELECT changes()")
 class Change:
     """A unit that appends to no log."""
 
-    __slots__ = ("_statements", "request")
+    __slots__ = ("_statements", "request", "thread")
 
-    def __init__(self, statements: Sequence[Statement], request: RequestRow | None) -> None:
+    def __init__(
+        self, statements: Sequence[Statement], request: RequestRow | None, ends_thread: int = 0
+    ) -> None:
         self._statements = statements
         self.request = request
+        self.thread = ends_thread
+
+    @property
+    def urgency(self) -> Urgency:
+        return Urgency.URGENT if self.thread else Urgency.REFUSABLE
 
     @property
     def span(self) -> tuple[int, int]:
@@ -42,14 +50,21 @@ class Changes:
         self._clock = clock
 
     async def apply(
-        self, tenant: int, *steps: Statement, request: RequestRow | None = None, background: bool = False
+        self,
+        tenant: int,
+        *steps: Statement,
+        request: RequestRow | None = None,
+        background: bool = False,
+        ends_thread: int = 0,
     ) -> Row | None:
-        """Durable on return, with the unit's answer. Raises what a step refuses."""
+        """Durable on return, with the unit's answer. Raises what a step refuses; while there is no room
+        Refused(DISK_FULL), at once, unless it ends a thread: then it waits.
+        """
         statements: list[Statement] = list(steps)
         if request is not None:
             statements.insert(0, RefuseReplay(tenant, request, self._clock.now()))
             statements.append(remember(tenant, request))
-        ticket = self._committer.submit(Change(statements, request), background=background)
+        ticket = self._committer.submit(Change(statements, request, ends_thread), background=background)
         await ticket.wait()
         return ticket.answer
 

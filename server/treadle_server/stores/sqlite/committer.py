@@ -4,20 +4,31 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+import structlog
 
 from treadle_server import failpoints
 from treadle_server.ports.log import Fenced, StoreFailed
-from treadle_server.stores.refusals import disk_full, record_corrupt, unavailable
-from treadle_server.stores.sqlite.checkpoints import Checkpoints
+from treadle_server.stores.refusals import unavailable
+from treadle_server.stores.sqlite.checkpoints import BOUNDS, Checkpoints, LogBounds
 from treadle_server.stores.sqlite.database import Database
-from treadle_server.stores.sqlite.inbox import Inbox, Work, WorkTicket
+from treadle_server.stores.sqlite.faults import Fault, fault_of
+from treadle_server.stores.sqlite.inbox import Inbox, Urgency, Work, WorkTicket
+from treadle_server.stores.sqlite.place import Place
+from treadle_server.stores.sqlite.reserve import Reserve
+from treadle_server.stores.sqlite.stalls import Stall
 from treadle_server.stores.sqlite.statements import REFUSALS, needs_savepoint
+from treadle_server.stores.sqlite.unwritten import blame, failed, not_begun, refusal_after
+
+_LOG = structlog.get_logger(__name__)
 
 BYTES_MAX = 4 * 1024 * 1024
 """A transaction takes no more units once it has written so much."""
 BACKGROUND_SECONDS = 0.010
+IDLE_SECONDS = 1.0
+"""How often it looks whether the file is still this server's, and at a log that readers let grow."""
 
 OnApplied = Callable[[Sequence[Work]], None]
 OnFatal = Callable[[Exception], None]
@@ -28,14 +39,31 @@ class Committer:
 
     Work is applied in the order of `submit`, foreground before background. `on_fatal` is called on the loop
     with Fenced or StoreFailed: nothing more will be written, and the process should end.
+
+    While the store takes nothing (the disk is full, another process holds the lock, a reader has let the log
+    grow to its bound) what is REFUSABLE is refused, and all else waits in its order and is tried again until
+    it is written. When the disk is full the reserve is given up, and urgent units are written with it, each
+    behind the others of its thread. It ends by itself, once the reserve can be made again.
     """
 
-    def __init__(self, database: Database, on_fatal: OnFatal) -> None:
+    def __init__(
+        self,
+        database: Database,
+        on_fatal: OnFatal,
+        *,
+        reserve: Reserve | None = None,
+        log_bounds: LogBounds = BOUNDS,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._epoch = database.epoch
+        self._marker = database.marker
         self._connection = database.connection
         self._cursor = database.connection.cursor()
-        self._checkpoints = Checkpoints(database.connection)
+        self._checkpoints = Checkpoints(database.connection, log_bounds)
+        self._reserve = reserve if reserve is not None else Reserve(database.path, 0)
+        self._stall: Stall | None = None
+        self._place = Place(database.path)
+        self._look_at = 0.0
         self._inbox = Inbox()
         self._on_fatal = on_fatal
         self._listeners: list[OnApplied] = []
@@ -59,13 +87,24 @@ class Committer:
 
     @property
     def backlog(self) -> int:
-        """Units that wait to be taken."""
-        return len(self._inbox)
+        """Units that wait to be taken, or for the store to take them."""
+        stall = self._stall
+        return len(self._inbox) + (len(stall) if stall is not None else 0)
+
+    def check_writable(self) -> None:
+        """Raises Refused(DISK_FULL or STORE_UNAVAILABLE) while what is REFUSABLE is refused."""
+        stall = self._stall
+        if stall is not None:
+            raise stall.refuse()
 
     def submit(self, work: Work, *, handle: object | None = None, background: bool = False) -> WorkTicket:
         """Queues work. `extend` finds it by `handle`, which is the work itself when not given."""
         ticket = WorkTicket(work, background=background)
-        refusal = self._inbox.put(ticket, work if handle is None else handle)
+        stall = self._stall
+        refusal: Exception | None = None
+        if stall is not None and work.urgency is Urgency.REFUSABLE:
+            refusal = stall.refuse()
+        refusal = refusal or self._inbox.put(ticket, work if handle is None else handle)
         if refusal is not None:
             ticket.error = refusal
             ticket.resolve()
@@ -76,7 +115,10 @@ class Committer:
         return self._inbox.extend(handle, grow)
 
     async def close(self) -> None:
-        """Writes what is queued, checkpoints, and ends the thread. Work submitted later is refused."""
+        """Writes what is queued, checkpoints, and ends the thread. Work submitted later is refused.
+
+        What waits for the store is tried once more and then dropped, as a crash would do.
+        """
         self._inbox.close(unavailable("it is closed"))
         await asyncio.shield(self._ended)
         self._thread.join()
@@ -100,14 +142,50 @@ class Committer:
 
     def _run(self) -> None:
         try:
-            while self._dead is None and (batch := self._inbox.take()):
-                self._work_off(self._background(batch[0]) if batch[0].background else iter(batch))
+            while self._dead is None and (taken := self._inbox.take(self._patience())) is not None:
+                self._work_on(taken)
+                self._look()
             if self._dead is None:
-                self._checkpoints.finish()
+                self._finish()
         except Exception as error:  # only here: nobody may be told that a unit is durable after this
-            self._die(_failed(error))
+            self._die(error if isinstance(error, Fenced) else failed(error))
+        self._drop_waiting()
         self._cursor.close()
         self._post(self._end)
+
+    def _patience(self) -> float:
+        """How long to wait for work."""
+        if self._stall is not None:
+            return max(0.0, self._stall.try_at - time.monotonic())
+        return IDLE_SECONDS
+
+    def _work_on(self, taken: list[WorkTicket]) -> None:
+        if self._stall is not None:
+            self._hold_out(self._stall, taken)
+        elif taken:
+            self._work_off(self._background(taken[0]) if taken[0].background else iter(taken))
+        elif self._checkpoints.overgrown:
+            self._checkpoints.shrink()
+
+    def _look(self) -> None:
+        """Raises Fenced also in a server that writes nothing: its readers must not be shown old states."""
+        if self._dead is not None or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + IDLE_SECONDS
+        self._place.check()
+        try:
+            self._check_epoch()
+        except sqlite3.Error as error:
+            if fault_of(error) is Fault.STORE:
+                raise
+
+    def _finish(self) -> None:
+        if self._stall is not None and self._has_room():
+            self._work_off(iter(self._stall.all()))
+        if self._dead is None:
+            self._check_epoch()  # another server may be writing where this one would checkpoint
+            self._checkpoints.finish()
+            self._reserve.give_up()  # for other programs, while no server runs
 
     def _background(self, first: WorkTicket) -> Iterator[WorkTicket]:
         deadline = time.monotonic() + BACKGROUND_SECONDS
@@ -116,26 +194,63 @@ class Committer:
             yield from more
 
     def _work_off(self, source: Iterator[WorkTicket]) -> None:
+        """Settles units in order, until the source is at its end or the store takes no more."""
         for first in source:
             batch = [first]
-            self._settle(batch, source)
+            left = self._settle(batch, source)
+            settled = batch[: len(batch) - len(left)]
             if self._dead is not None:
-                batch += _not_begun(source, self._dead)
-            self._post(self._deliver, batch)
+                settled += not_begun(source, self._dead)
+            if self._stall is not None:
+                self._stall.forget(settled)
+            self._post(self._deliver, settled)
             if self._dead is None:
-                self._checkpoints.after_commit(len(batch), sum(ticket.work.byte_count for ticket in batch))
+                self._after(settled, left, source)
 
-    def _settle(self, batch: list[WorkTicket], source: Iterator[WorkTicket]) -> None:
-        """Gives every ticket its outcome. A fault of one unit costs the others a second run, alone."""
+    def _after(self, settled: list[WorkTicket], left: list[WorkTicket], source: Iterator[WorkTicket]) -> None:
+        if left:
+            assert self._stall is not None, "units are left only where the store takes none"
+            self._post(self._deliver, self._stall.park([*left, *source]))
+            self._make_room(self._stall)
+            return
+        self._checkpoints.after_commit(len(settled), sum(ticket.work.byte_count for ticket in settled))
+        if self._checkpoints.at_bound and self._stall is None:
+            self._post(self._deliver, self._begin_stall(None, "log_at_bound").park(source))
+
+    def _settle(self, batch: list[WorkTicket], source: Iterator[WorkTicket]) -> list[WorkTicket]:
+        """Gives every ticket its outcome; returns the last ones of the batch if they have to wait for theirs.
+
+        A fault of one unit costs the others a second run, alone.
+        """
         fault = self._transact(batch, source)
-        if fault is not None and len(batch) == 1:
-            batch[0].error = _blame(fault)
-        elif fault is not None:
-            for ticket in batch:
-                if self._dead is not None:
-                    _not_begun([ticket], self._dead)
-                elif (own_fault := self._transact([ticket], iter(()))) is not None:
-                    ticket.error = _blame(own_fault)
+        if fault is None:
+            return []
+        if self._stalls(fault):
+            return batch
+        if len(batch) == 1:
+            return self._settle_again(batch, fault)
+        for place, ticket in enumerate(batch):
+            if self._dead is not None:
+                not_begun([ticket], self._dead)
+            elif self._settle([ticket], iter(())):
+                return batch[place:]
+        return []
+
+    def _settle_again(self, alone: list[WorkTicket], fault: Exception) -> list[WorkTicket]:
+        """A unit that fails alone is at fault, unless the page that it met is whole when looked at again:
+        SQLite calls a page damaged that the disk failed to read.
+        """
+        if fault_of(fault) is not Fault.DAMAGE:
+            alone[0].error = blame(fault)
+            return []
+        second = self._transact(alone, iter(()))
+        if second is None:
+            self._die(failed(fault))
+        elif self._stalls(second):
+            return alone
+        else:
+            alone[0].error = blame(second)
+        return []
 
     def _transact(self, batch: list[WorkTicket], source: Iterator[WorkTicket]) -> Exception | None:
         """One transaction. `batch` grows from `source`. Returns a fault that is no outcome yet."""
@@ -150,20 +265,22 @@ class Committer:
                 self._apply(ticket)
                 byte_count += ticket.work.byte_count
             if failpoints.ACTIVE:
-                _pass_requests(batch)
+                _pass_requests("request.before", batch)
                 _pass_records("commit.before", batch)
             committing = True
             self._cursor.execute("COMMIT")
         except Exception as error:
             return self._judge(error, batch, committing=committing)
+        self._marker.write()
         self.commit_count += 1
         self.unit_count += len(batch)
         if failpoints.ACTIVE:
+            _pass_requests("request.after", batch)
             _pass_records("commit.after", batch)
         return None
 
     def _check_epoch(self) -> None:
-        (epoch,) = self._cursor.execute("SELECT epoch FROM meta").fetchone()
+        ((epoch,),) = self._cursor.execute("SELECT epoch FROM meta").fetchall()
         if epoch != self._epoch:
             raise Fenced(f"the file is at epoch {epoch}, this server at {self._epoch}")
 
@@ -184,15 +301,14 @@ class Committer:
             self._cursor.execute("RELEASE unit")
 
     def _judge(self, error: Exception, batch: list[WorkTicket], *, committing: bool) -> Exception | None:
-        """Nothing was committed, or nobody knows. Returns the error if it may be one unit's own."""
+        """Nothing was committed, or nobody knows. Returns the error unless it is the end of everything."""
         self._roll_back()
-        verdict = _verdict(error, committing=committing)
-        if verdict is None:
+        if not isinstance(error, Fenced) and fault_of(error, committing=committing) is not Fault.STORE:
             return error
+        verdict = error if isinstance(error, Fenced) else failed(error)
         for ticket in batch:
             ticket.error = verdict
-        if isinstance(verdict, Fenced | StoreFailed):
-            self._die(verdict)
+        self._die(verdict)
         return None
 
     def _roll_back(self) -> None:
@@ -201,14 +317,89 @@ class Committer:
             if self._connection.in_transaction:
                 self._cursor.execute("ROLLBACK")
         except sqlite3.Error as error:
-            self._die(_failed(error))
+            self._die(failed(error))
+
+    # While the store takes nothing.
+
+    def _stalls(self, error: Exception) -> bool:
+        """Whether an error says that nothing can be written for a time."""
+        fault = fault_of(error)
+        if fault not in (Fault.FULL, Fault.BUSY):
+            return False
+        if self._stall is None or self._stall.cause is not fault:
+            self._begin_stall(fault, "disk_full" if fault is Fault.FULL else "store_locked", why=str(error))
+        return True
+
+    def _begin_stall(self, cause: Fault | None, event: str, **figures: object) -> Stall:
+        """Or goes on with one for another cause."""
+        if self._stall is None:
+            self._stall = Stall(cause)
+        stall, self._stall.cause = self._stall, cause
+        reserve = self._reserve
+        _LOG.error(event, free_bytes=reserve.free_bytes, reserve_bytes=reserve.byte_count, **figures)
+        return stall
+
+    def _make_room(self, stall: Stall) -> None:
+        """What is in the log and can be moved makes room in it too."""
+        if stall.cause is Fault.FULL and self._reserve.give_up():
+            self._checkpoints.move()
+            self._write_urgent(stall)
+
+    def _hold_out(self, stall: Stall, taken: list[WorkTicket]) -> None:
+        self._post(self._deliver, stall.park(taken))
+        if any(ticket.work.urgency is Urgency.URGENT for ticket in taken):
+            self._write_urgent(stall)
+        if stall.due and self._dead is None:
+            self._try_again(stall)
+            stall.put_off()
+
+    def _write_urgent(self, stall: Stall) -> None:
+        if stall.cause is not Fault.BUSY:  # each try would wait for the lock
+            self._work_off(iter(stall.urgent()))
+
+    def _try_again(self, stall: Stall) -> None:
+        has_room = self._has_room()
+        if has_room:
+            self._work_off(iter(stall.all()))
+        if self._dead is not None:
+            return
+        if len(stall):
+            self._write_urgent(stall)
+        elif has_room and self._reserve.restore():
+            self._stall = None
+            seconds = round(time.monotonic() - stall.since, 1)
+            _LOG.warning(
+                "store_writable",
+                seconds=seconds,
+                refused=stall.refused_count,
+                written_late=stall.written_count,
+                free_bytes=self._reserve.free_bytes,
+            )
+
+    def _has_room(self) -> bool:
+        if self._checkpoints.at_bound:
+            self._checkpoints.shrink()
+        return not self._checkpoints.at_bound and self._reserve.has_room
+
+    def _drop_waiting(self) -> None:
+        """At the end, of the process or of the store."""
+        if self._stall is None:
+            return
+        left = self._stall.all()
+        for ticket in left:
+            ticket.error = unavailable("it is closed") if self._dead is None else refusal_after(self._dead)
+        if left:
+            _LOG.warning("units_dropped", count=len(left))
+        self._post(self._deliver, left)
+
+    # The end.
 
     def _die(self, reason: Fenced | StoreFailed) -> None:
         if self._dead is not None:
             return
         self._dead = reason
-        self._inbox.close(_refusal_after(reason))
-        self._post(self._deliver, _not_begun(self._inbox.drain(), reason))
+        self._inbox.close(refusal_after(reason))
+        self._post(self._deliver, not_begun(self._inbox.drain(), reason))
         self._post(self._on_fatal, reason)
 
     def _post(self, callback: Callable[..., object], *arguments: Any) -> None:
@@ -218,49 +409,10 @@ class Committer:
             return
 
 
-def _verdict(error: Exception, *, committing: bool) -> Exception | None:
-    """What an error of a transaction means for all of its units; None if it may be the fault of one."""
-    if isinstance(error, Fenced):
-        return error
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return disk_full()
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return unavailable("another process holds its lock")
-    if code == sqlite3.SQLITE_IOERR or committing:
-        return _failed(error)
-    return None
-
-
-def _blame(fault: Exception) -> Exception:
-    """The outcome of a unit that fails also alone. It was rolled back."""
-    if getattr(fault, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return record_corrupt("a page")
-    return _failed(fault)
-
-
-def _failed(cause: Exception) -> StoreFailed:
-    failure = StoreFailed(f"the store failed: {cause!r}")
-    failure.__cause__ = cause
-    return failure
-
-
-def _refusal_after(reason: Fenced | StoreFailed) -> Exception:
-    """Outcome of what was never begun: it is known that nothing was written."""
-    return reason if isinstance(reason, Fenced) else unavailable("it has failed")
-
-
-def _not_begun(tickets: Iterable[WorkTicket], reason: Fenced | StoreFailed) -> list[WorkTicket]:
-    left = list(tickets)
-    for ticket in left:
-        ticket.error = _refusal_after(reason)
-    return left
-
-
-def _pass_requests(batch: Sequence[WorkTicket]) -> None:
+def _pass_requests(name: str, batch: Sequence[WorkTicket]) -> None:
     for ticket in batch:
         if ticket.error is None and ticket.work.request is not None:
-            failpoints.hit("request.before")
+            failpoints.hit(name)
 
 
 def _pass_records(name: str, batch: Sequence[WorkTicket]) -> None:

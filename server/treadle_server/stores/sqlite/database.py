@@ -2,11 +2,25 @@
 
 import os
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from treadle_server.stores.sqlite.lock import FileLock, FileUnusable
+from treadle_server import failpoints
+from treadle_server.stores.sqlite import checksums
+from treadle_server.stores.sqlite.frames import Marker
+from treadle_server.stores.sqlite.lock import FileLock, FileLocked, FileUnusable, FileWedged
+from treadle_server.stores.sqlite.place import check_usable, unusable
+from treadle_server.stores.sqlite.structure import (
+    MIGRATIONS,
+    UNREADABLE,
+    check_log,
+    check_meta,
+    check_structure,
+    damaged,
+    seal,
+)
 
 APPLICATION_ID = 0x54524441  # "TRDA"
 CORE_VERSION = 1
@@ -14,7 +28,6 @@ CORE_VERSION = 1
 PAGE_SIZE = 8192
 BUSY_SECONDS = 5.0
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
 _SQLITE_NEEDED = (3, 37, 0)  # STRICT tables
 
 
@@ -39,9 +52,11 @@ class Database:
     next_thread: int
     """The first thread key that was never used."""
     durability: Durability
+    marker: Marker
 
     def close(self) -> None:
         self.connection.close()
+        self.marker.close()
         self.lock.release()
 
 
@@ -50,25 +65,52 @@ def open_database(
 ) -> Database:
     """Opens or creates a file, brings it to the newest schema and raises its epoch. Blocks on the disk.
 
-    Raises FileLocked while another server has it, unless `take_over`; FileUnusable for a file that is not
-    ours or newer than this program.
+    Raises FileLocked while another server has it, unless `take_over`; FileWedged when that one cannot be
+    replaced; FileUnusable for a file that is not ours or newer than this program. Nothing has changed then.
     """
     if sqlite3.sqlite_version_info < _SQLITE_NEEDED:
         raise FileUnusable(f"SQLite 3.37 or later is needed, this is {sqlite3.sqlite_version}")
-    file = Path(path).absolute()
+    file = Path(path).resolve()  # one lock, by whatever links it is reached
+    check_usable(file)
     try:
-        lock = FileLock.take_over(file) if take_over else FileLock.acquire(file)
+        lock = FileLock.acquire(file)
+    except FileLocked as locked:
+        if not take_over:
+            raise
+        return _take_over(file, durability, locked.pid)
     except OSError as error:
         raise FileUnusable(f"{file} cannot be locked: {error.strerror}") from error
     try:
-        return _open_locked(file, lock, durability)
+        _create_private(file)
+        check_log(file, lock.noted)
+        return _open(file, durability, lambda: lock)
+    except OSError as error:
+        lock.release()
+        raise FileUnusable(f"{file} cannot be made: {error.strerror}") from error
     except BaseException:
         lock.release()
         raise
 
 
-def _open_locked(path: Path, lock: FileLock, durability: Durability) -> Database:
-    _create_private(path)
+def _take_over(path: Path, durability: Durability, pid: int) -> Database:
+    """The other server keeps its lock until the epoch has fenced it."""
+
+    def take_lock() -> FileLock:
+        return FileLock.take_over(path)
+
+    try:
+        return _open(path, durability, take_lock, shared=True)
+    except FileUnusable as error:
+        cause = error.__cause__
+        if isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            raise FileWedged(path, pid) from cause
+        raise
+
+
+def _open(
+    path: Path, durability: Durability, take_lock: Callable[[], FileLock], *, shared: bool = False
+) -> Database:
+    """`shared`: another server has the file open, and may hold SQLite's own lock."""
     try:
         connection = sqlite3.connect(
             path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
@@ -77,17 +119,32 @@ def _open_locked(path: Path, lock: FileLock, durability: Durability) -> Database
         raise FileUnusable(f"{path} cannot be opened: {error}") from error
     try:
         _check_kind(connection, path)
-        _set_up(connection, durability)
-        _sync_directory(path)
+        if shared:
+            connection.execute("BEGIN IMMEDIATE")  # at once, or each step would wait its time
+            connection.execute("ROLLBACK")
+        _set_up(connection, durability, checkpoint=not shared)
+        sync_directory(path)
+        check_structure(connection, path)
         migrate(connection, path)
         epoch, next_thread = _raise_epoch(connection)
-    except sqlite3.DatabaseError as error:
+        lock = take_lock()
+        marker = Marker(path, lock, every_commit_synced=durability is Durability.FULL)
+    except (*UNREADABLE, OSError) as error:
         connection.close()
-        raise FileUnusable(f"{path} cannot be opened: {error}") from error
+        raise _told(path, error) from error
     except BaseException:
         connection.close()
         raise
-    return Database(path, connection, lock, epoch, next_thread, durability)
+    return Database(path, connection, lock, epoch, next_thread, durability, marker)
+
+
+def _told(path: Path, error: Exception) -> FileUnusable:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code == sqlite3.SQLITE_CORRUPT:
+        return damaged(path, str(error))
+    if code == sqlite3.SQLITE_BUSY:
+        return unusable(path, "another program holds its lock")
+    return unusable(path, str(error))
 
 
 def _create_private(path: Path) -> None:
@@ -105,8 +162,9 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
         raise FileUnusable(f"{path} is a database of another program")
 
 
-def _set_up(connection: sqlite3.Connection, durability: Durability) -> None:
+def _set_up(connection: sqlite3.Connection, durability: Durability, *, checkpoint: bool) -> None:
     """The first three hold from a file's creation on, the others for the connection."""
+    connection.text_factory = checksums.lenient_text
     connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     if not connection.execute("PRAGMA application_id").fetchone()[0]:
@@ -120,10 +178,11 @@ def _set_up(connection: sqlite3.Connection, durability: Durability) -> None:
     connection.execute("PRAGMA cell_size_check = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if checkpoint:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Makes the names of the file and of its log durable before anything in them is acknowledged."""
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
@@ -132,7 +191,7 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def migrate(connection: sqlite3.Connection, path: Path, migrations: Path = _MIGRATIONS) -> None:
+def migrate(connection: sqlite3.Connection, path: Path, migrations: Path = MIGRATIONS) -> None:
     """Applies what is missing, each migration in one transaction. Raises FileUnusable for a newer file."""
     schema, core = _versions(connection)
     found = sorted((int(file.name[:4]), file) for file in migrations.glob("[0-9][0-9][0-9][0-9]_*.sql"))
@@ -142,6 +201,8 @@ def migrate(connection: sqlite3.Connection, path: Path, migrations: Path = _MIGR
             f"{path} was written by a newer release (schema {schema}, core {core}; "
             f"this one knows schema {newest}, core {CORE_VERSION})"
         )
+    check_meta(connection, path)
+    _add_functions(connection)
     for number, file in found:
         if number > schema:
             _apply(connection, number, file.read_text("utf-8"))
@@ -154,18 +215,31 @@ def _versions(connection: sqlite3.Connection) -> tuple[int, int]:
     return schema, core
 
 
+def _add_functions(connection: sqlite3.Connection) -> None:
+    """What migrations compute checksums with."""
+    connection.create_function("row_checksum", -1, checksums.of_row, deterministic=True)
+    connection.create_function("row_checksum_before", -1, checksums.of_row_before, deterministic=True)
+
+
 def _apply(connection: sqlite3.Connection, number: int, sql: str) -> None:
     try:
-        connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\n;UPDATE meta SET schema = {number}; COMMIT;")
+        connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\n;UPDATE meta SET schema = {number};")
+        seal(connection)
+        if failpoints.ACTIVE:
+            failpoints.hit("migration.before", number)
+        connection.execute("COMMIT")
     except sqlite3.Error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    if failpoints.ACTIVE:
+        failpoints.hit("migration.after", number)
 
 
 def _raise_epoch(connection: sqlite3.Connection) -> tuple[int, int]:
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("UPDATE meta SET epoch = epoch + 1, core = max(core, ?)", (CORE_VERSION,))
+    seal(connection)
     epoch, next_thread = connection.execute(
         "SELECT epoch, max(next_thread, (SELECT coalesce(max(thread), 0) + 1 FROM threads)) FROM meta"
     ).fetchone()

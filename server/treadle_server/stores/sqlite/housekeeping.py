@@ -1,28 +1,64 @@
 """Bounded work behind the scenes, in background units that give way to callers."""
 
+import asyncio
 import sqlite3
 from dataclasses import dataclass
 from typing import ClassVar
 
-from treadle_server.stores.sqlite.changes import Changes
-from treadle_server.stores.sqlite.readers import Readers
-from treadle_server.stores.sqlite.statements import Write
+import structlog
 
+from treadle_server.core.errors import Refused
+from treadle_server.ports.catalogue import TenantRow, Tenants
+from treadle_server.stores.sqlite import checksums
+from treadle_server.stores.sqlite.changes import Changes
+from treadle_server.stores.sqlite.commits import COMMIT_INTACT
+from treadle_server.stores.sqlite.expiry import Due, Expire, Purge
+from treadle_server.stores.sqlite.readers import Readers
+from treadle_server.stores.sqlite.statements import Write, WriteMany
+
+_LOG = structlog.get_logger(__name__)
 ROWS_PER_STEP = 200
 ROUNDS_MAX = 100
 """Of one call; what is left is for the next."""
+THREADS_PER_STEP = 50
+COMMITS_PER_STEP = 1000
+FORGET_MICROS = 30 * 86_400 * 1_000_000
+"""How long the expiry of a thread is told from its never having been. Its id stays taken longer than that."""
 
 _FORGET_REQUESTS = f"""
 DELETE FROM request_ids WHERE (tenant, request_id) IN (
   SELECT tenant, request_id FROM request_ids WHERE expire_time <= ? LIMIT {ROWS_PER_STEP})"""
+TENANTS_DUE = """
+SELECT n.tenant FROM tenants n
+WHERE EXISTS (
+  SELECT 1 FROM threads t INDEXED BY threads_to_expire
+  WHERE t.tenant = n.tenant AND t.end_time <= ?1 - coalesce(n.thread_retention, ?2)
+    AND t.end_time IS NOT NULL AND t.delete_time IS NULL)"""
+# A damaged row decides nothing: neither that its thread goes, nor that its commits do.
+_INTACT = f"t.identity_sum IS ({checksums.sum_sql(checksums.IDENTITY, 't.')})"
+# The last commit of a thread that was ended by its row alone is searched for.
+THREADS_DUE = f"""
+SELECT t.thread, coalesce(
+  (SELECT c.position FROM commits c
+   WHERE c.position = d.end_position AND c.thread = t.thread AND c.last = t.sequence),
+  (SELECT max(c.position) FROM commits c WHERE c.thread = t.thread), 0)
+FROM threads t INDEXED BY threads_to_expire
+LEFT JOIN thread_details d ON d.thread = t.thread
+WHERE t.tenant = ? AND t.end_time <= ? AND t.end_time IS NOT NULL AND t.delete_time IS NULL AND t.state >= 6
+  AND {_INTACT} AND t.progress_sum IS ({checksums.sum_sql(checksums.PROGRESS, "t.")})
+ORDER BY t.end_time LIMIT {THREADS_PER_STEP}"""
 _THREADS_TO_PURGE = f"""
-SELECT thread, tenant FROM threads WHERE delete_time IS NOT NULL AND purged = 0
-ORDER BY thread LIMIT {ROUNDS_MAX}"""
-_DELETE_EVENTS = f"""
-DELETE FROM events WHERE tenant = ?1 AND thread = ?2 AND sequence IN (
-  SELECT sequence FROM events WHERE tenant = ?1 AND thread = ?2 ORDER BY sequence LIMIT {ROWS_PER_STEP})"""
-_DELETE_DETAILS = "DELETE FROM thread_details WHERE thread = ?"
-_MARK_THREAD = "UPDATE threads SET purged = 1, subject_type = '', subject_id = NULL WHERE thread = ?"
+SELECT t.tenant, t.thread FROM threads t WHERE t.delete_time IS NOT NULL AND t.purged = 0 AND {_INTACT}
+ORDER BY t.thread LIMIT {THREADS_PER_STEP}"""
+_COMMITS = f"""
+SELECT c.position, (t.thread IS NULL OR t.delete_time IS NOT NULL AND {_INTACT}) AND {COMMIT_INTACT}
+FROM commits c LEFT JOIN threads t ON t.thread = c.thread
+WHERE c.position > ? ORDER BY c.position LIMIT {COMMITS_PER_STEP}"""
+_DELETE_COMMIT = "DELETE FROM commits WHERE position = ?"
+THREADS_TO_FORGET = f"""
+SELECT thread FROM threads INDEXED BY threads_to_forget
+WHERE purged = 1 AND delete_time <= ? LIMIT {ROWS_PER_STEP}"""
+_FORGET_THREADS = f"DELETE FROM threads WHERE thread IN ({THREADS_TO_FORGET})"
 _AGENTS_TO_PURGE = f"""
 SELECT agent FROM agents WHERE purge_time <= ? AND purged = 0 LIMIT {ROUNDS_MAX}"""
 _MARK_AGENT = "UPDATE agents SET purged = 1, body = x'' WHERE agent = ? AND purge_time <= ?"
@@ -45,26 +81,85 @@ class _GiveBack:
 
 
 class SqliteHousekeeping:
-    """Implements `ports.catalogue.Housekeeping`. The row of what is purged stays, so that its id does."""
+    """Implements `ports.catalogue.Housekeeping`. What is purged leaves its row, and so its id taken."""
 
-    def __init__(self, changes: Changes, readers: Readers) -> None:
+    def __init__(self, changes: Changes, readers: Readers, tenants: Tenants) -> None:
         self._changes = changes
         self._readers = readers
+        self._tenants = tenants
+        self._purging = asyncio.Lock()
+        self._pruning = asyncio.Lock()
+        self._pruned_to = 0
+        """Position up to which commits were looked through on this round."""
+        self._unpruned = True
+        """Commits may be left of threads that are gone."""
 
     async def forget_requests(self, now: int) -> int:
         return await self._changes.work_off(Write(_FORGET_REQUESTS, (now,)), rounds_max=ROUNDS_MAX)
 
+    async def expire_threads(self, now: int, retention: int | None) -> int:
+        expired = 0
+        for (key,) in await self._readers.rows(TENANTS_DUE, (now, retention)):
+            tenant = await self._tenant(key)
+            kept = None if tenant is None else _first(tenant.thread_retention, retention)
+            if tenant is not None and kept is not None:
+                expired += await self._expire(tenant, now - kept, now)
+        return expired
+
+    async def _tenant(self, key: int) -> TenantRow | None:
+        """A damaged row must not decide what is taken."""
+        try:
+            return await self._tenants.get_by_key(key)
+        except Refused as damage:
+            _LOG.error("tenant_left_out", tenant=key, why=damage.message)
+            return None
+
+    async def _expire(self, tenant: TenantRow, ended_by: int, now: int) -> int:
+        expired = 0
+        for _ in range(ROUNDS_MAX):
+            rows = await self._readers.rows(THREADS_DUE, (tenant.key, ended_by))
+            if not rows:
+                break
+            step = Expire(tenant.key, tenant.revision, [Due(*row) for row in rows], ended_by, now)
+            answer = await self._changes.apply(0, step, background=True)
+            if answer is None or not answer[0]:
+                break
+            expired += answer[0]
+        return expired
+
     async def purge_threads(self) -> int:
-        threads = await self._readers.rows(_THREADS_TO_PURGE)
-        purged = 0
-        for thread, tenant in threads:
-            step = Write(_DELETE_EVENTS, (tenant, thread))
-            deleted = await self._changes.work_off(step, rounds_max=ROUNDS_MAX)
-            if deleted < ROUNDS_MAX * ROWS_PER_STEP:  # else there may be more, for the next call
-                marks = (Write(_DELETE_DETAILS, (thread,)), Write(_MARK_THREAD, (thread,)))
-                await self._changes.apply(tenant, *marks, background=True)
-                purged += 1
-        return purged
+        async with self._purging:
+            purged = 0
+            for _ in range(ROUNDS_MAX):
+                threads = await self._readers.rows(_THREADS_TO_PURGE)
+                if not threads:
+                    break
+                self._unpruned = True
+                answer = await self._changes.apply(0, Purge(threads), background=True)
+                purged += answer[0] if answer is not None else 0
+            return purged
+
+    async def prune_commits(self) -> int:
+        async with self._pruning:
+            pruned = 0
+            for _ in range(ROUNDS_MAX if self._unpruned or self._pruned_to else 0):
+                if not self._pruned_to:
+                    self._unpruned = False  # what goes from now on is for another round
+                rows = await self._readers.rows(_COMMITS, (self._pruned_to,))
+                gone = [(position,) for position, dead in rows if dead]
+                if gone:
+                    await self._changes.apply(0, WriteMany(_DELETE_COMMIT, gone), background=True)
+                    pruned += len(gone)
+                self._pruned_to = rows[-1][0] if len(rows) == COMMITS_PER_STEP else 0
+                if not self._pruned_to:
+                    break
+            return pruned
+
+    async def forget_threads(self, now: int) -> int:
+        gone_by = (now - FORGET_MICROS,)
+        if not await self._readers.rows(THREADS_TO_FORGET, gone_by):
+            return 0
+        return await self._changes.work_off(Write(_FORGET_THREADS, gone_by), rounds_max=ROUNDS_MAX)
 
     async def purge_agents(self, now: int) -> int:
         agents = await self._readers.rows(_AGENTS_TO_PURGE, (now,))
@@ -82,3 +177,7 @@ class SqliteHousekeeping:
     async def _free_pages(self) -> int:
         row = await self._readers.row("PRAGMA freelist_count")
         return int(row[0]) if row is not None else 0
+
+
+def _first(own: int | None, default: int | None) -> int | None:
+    return default if own is None else own

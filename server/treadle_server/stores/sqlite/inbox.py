@@ -4,8 +4,9 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 from itertools import islice
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from treadle_server.ports.log import RequestRow
@@ -16,8 +17,29 @@ BACKGROUND_PATIENCE_SECONDS = 1.0
 """Background work gets a turn this often, however busy the foreground is."""
 
 
+class Urgency(Enum):
+    """What becomes of a unit while the store takes nothing."""
+
+    REFUSABLE = auto()
+    """A caller can ask again: refused at once."""
+    PATIENT = auto()
+    """It says what has happened already: kept, and written when that is possible."""
+    URGENT = auto()
+    """It ends something: written at once with the room that is kept for this."""
+
+
 class Work(Protocol):
     """A unit as the committer sees it. Nobody changes it once it is taken."""
+
+    @property
+    def urgency(self) -> Urgency:
+        """Asked only after the work was taken, except of what is REFUSABLE by its kind."""
+        ...
+
+    @property
+    def thread(self) -> int:
+        """Key of the thread whose log it appends to; 0 = none."""
+        ...
 
     @property
     def request(self) -> RequestRow | None: ...
@@ -112,8 +134,10 @@ class Inbox:
             self._closed = reason
             self._bell.put(None)
 
-    def take(self) -> list[WorkTicket]:
-        """Everything in the foreground, else one of the background. Blocks; empty once closed and drained."""
+    def take(self, timeout: float | None = None) -> list[WorkTicket] | None:
+        """Everything in the foreground, else one of the background. Blocks; empty if nothing came within
+        `timeout` seconds, None once closed and drained.
+        """
         while True:
             with self._lock:
                 overdue = bool(self._background) and time.monotonic() >= self._background_due
@@ -122,9 +146,12 @@ class Inbox:
                 if self._background:
                     return self._take_background()
                 if self._closed is not None:
-                    return []
+                    return None
                 self._idle = True
-            self._bell.get()
+            try:
+                self._bell.get(timeout=timeout)
+            except Empty:
+                return []
 
     def take_background(self) -> list[WorkTicket]:
         """One more of the background, unless the foreground has work."""

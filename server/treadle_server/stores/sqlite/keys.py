@@ -1,6 +1,6 @@
-"""Tenants, and the API keys that identify their callers."""
+"""The API keys that identify callers."""
 
-from treadle_server.ports.catalogue import ApiKeyRow, NewApiKey, Page, Position, TenantRow
+from treadle_server.ports.catalogue import ApiKeyRow, NewApiKey, Page, Position
 from treadle_server.ports.log import RequestRow
 from treadle_server.stores.refusals import id_taken, revision_differs
 from treadle_server.stores.sqlite import checksums
@@ -9,12 +9,7 @@ from treadle_server.stores.sqlite.pages import before, page_of
 from treadle_server.stores.sqlite.readers import Readers, Row
 from treadle_server.stores.sqlite.statements import Answer, Write
 
-_INSERT_TENANT = "INSERT INTO tenants (id, create_time) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"
-_SELECT_TENANT = "SELECT tenant, id, create_time FROM tenants WHERE id = ?"
-
-_SELECT_TENANT_BY_KEY = "SELECT tenant, id, create_time FROM tenants WHERE tenant = ?"
-
-_COLUMNS = """api_key, tenant, id, principal, admin, prefix, secret_hash, display_name, revision, create_time,
+COLUMNS = """api_key, tenant, id, principal, admin, prefix, secret_hash, display_name, revision, create_time,
 update_time, expire_time, delete_time, checksum"""
 _INSERT_KEY = """
 INSERT INTO api_keys
@@ -24,39 +19,16 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, id) DO NOTHING"
 _UPDATE_KEY = """
 UPDATE api_keys SET display_name = ?, revision = ?, update_time = ?, expire_time = ?, checksum = ?
 WHERE api_key = ? AND revision = ? AND delete_time IS NULL"""
-_SELECT_KEY = f"SELECT {_COLUMNS} FROM api_keys WHERE tenant = ? AND id = ? AND delete_time IS NULL"
-_FIND_KEY = f"SELECT {_COLUMNS} FROM api_keys WHERE prefix = ? AND delete_time IS NULL"
+_SELECT_KEY = f"SELECT {COLUMNS} FROM api_keys WHERE tenant = ? AND id = ?"
+_FIND_KEY = f"SELECT {COLUMNS} FROM api_keys WHERE prefix = ?"
 _LIST_KEYS = f"""
-SELECT {_COLUMNS} FROM api_keys
+SELECT {COLUMNS} FROM api_keys
 WHERE tenant = ? AND api_key < ? AND delete_time IS NULL ORDER BY api_key DESC LIMIT ?"""
 _COUNT_KEYS = "SELECT count(*) FROM api_keys WHERE tenant = ? AND delete_time IS NULL"
-_DELETE_KEY = "UPDATE api_keys SET delete_time = ? WHERE api_key = ? AND delete_time IS NULL"
-
-
-class SqliteTenants:
-    """Implements `ports.catalogue.Tenants`."""
-
-    def __init__(self, changes: Changes, readers: Readers) -> None:
-        self._changes = changes
-        self._readers = readers
-
-    async def get_or_create(self, tenant_id: str, *, create_time: int) -> TenantRow:
-        found = await self.find(tenant_id)
-        if found is not None:
-            return found
-        answer = await self._changes.apply(
-            0, Write(_INSERT_TENANT, (tenant_id, create_time)), Answer(_SELECT_TENANT, (tenant_id,))
-        )
-        assert answer is not None
-        return TenantRow(*answer)
-
-    async def find(self, tenant_id: str) -> TenantRow | None:
-        row = await self._readers.row(_SELECT_TENANT, (tenant_id,))
-        return TenantRow(*row) if row is not None else None
-
-    async def get_by_key(self, key: int) -> TenantRow | None:
-        row = await self._readers.row(_SELECT_TENANT_BY_KEY, (key,))
-        return TenantRow(*row) if row is not None else None
+_DELETE_KEY = """
+UPDATE api_keys SET delete_time = ?1, checksum = row_checksum(tenant, id, principal, admin, prefix,
+  secret_hash, display_name, revision, create_time, update_time, expire_time, ?1)
+WHERE api_key = ?2 AND delete_time IS NULL"""
 
 
 class SqliteApiKeys:
@@ -71,30 +43,35 @@ class SqliteApiKeys:
             *(new.tenant, new.id, new.principal, int(new.admin), new.prefix, new.secret_hash),
             *(new.display_name, 1, new.create_time, new.create_time, new.expire_time),
         )
+        checksum = checksums.of_row(*values, None)
         answer = await self._changes.apply(
             new.tenant,
             Write(
                 _INSERT_KEY,
-                (*values, checksums.of_row(*values)),
+                (*values, checksum),
                 lambda: id_taken("ApiKey", f"apiKeys/{new.id}"),
             ),
             Answer(_SELECT_KEY, (new.tenant, new.id)),
             request=request,
         )
         assert answer is not None
-        return _key(answer)
+        return key_of(answer)
 
     async def find_by_prefix(self, prefix: str) -> ApiKeyRow | None:
-        row = await self._readers.row(_FIND_KEY, (prefix,))
-        return _key(row) if row is not None else None
+        return await self._living(_FIND_KEY, (prefix,))
 
     async def get(self, tenant: int, api_key_id: str) -> ApiKeyRow | None:
-        row = await self._readers.row(_SELECT_KEY, (tenant, api_key_id))
-        return _key(row) if row is not None else None
+        return await self._living(_SELECT_KEY, (tenant, api_key_id))
+
+    async def _living(self, sql: str, parameters: tuple[int | str, ...]) -> ApiKeyRow | None:
+        """A deletion is believed only of a row that is as it was written."""
+        row = await self._readers.row(sql, parameters)
+        key = key_of(row) if row is not None else None
+        return key if key is not None and key.delete_time is None else None
 
     async def list(self, tenant: int, *, limit: int, after: Position | None = None) -> Page[ApiKeyRow]:
         rows = await self._readers.rows(_LIST_KEYS, (tenant, before(after), limit + 1))
-        return page_of(rows, limit, _key)
+        return page_of(rows, limit, key_of)
 
     async def count(self, tenant: int) -> int:
         row = await self._readers.row(_COUNT_KEYS, (tenant,))
@@ -112,7 +89,7 @@ class SqliteApiKeys:
         revision = row.revision + 1
         checksum = checksums.of_row(
             *(row.tenant, row.id, row.principal, int(row.admin), row.prefix, row.secret_hash),
-            *(display_name, revision, row.create_time, update_time, expire_time),
+            *(display_name, revision, row.create_time, update_time, expire_time, None),
         )
         changed = (display_name, revision, update_time, expire_time, checksum, row.key, row.revision)
         answer = await self._changes.apply(
@@ -122,15 +99,14 @@ class SqliteApiKeys:
             request=request,
         )
         assert answer is not None
-        return _key(answer)
+        return key_of(answer)
 
     async def delete(self, row: ApiKeyRow, *, delete_time: int, request: RequestRow | None = None) -> None:
         await self._changes.apply(row.tenant, Write(_DELETE_KEY, (delete_time, row.key)), request=request)
 
 
-def _key(row: Row) -> ApiKeyRow:
-    key, *values, delete_time, checksum = row
+def key_of(row: Row) -> ApiKeyRow:
+    key, *values, checksum = row
     tenant, key_id, principal, admin, *others = values
     checksums.verify(checksum, f"key {key_id}", *values, resource=f"apiKeys/{key_id}")
-    others.append(delete_time)
     return ApiKeyRow(key, tenant, key_id, principal, bool(admin), *others)

@@ -4,6 +4,9 @@ import fcntl
 import os
 from pathlib import Path
 
+_NOTE_OFFSET = 32
+_NOTE_BYTES_MAX = 64
+
 
 class FileUnusable(Exception):  # noqa: N818 - the text says what to do about it
     """The database file cannot be served, and why."""
@@ -20,11 +23,25 @@ class FileLocked(FileUnusable):
         self.pid = pid
 
 
+class FileWedged(FileUnusable):
+    """A frozen server holds SQLite's own lock, which only its end sets free."""
+
+    def __init__(self, path: Path, pid: int) -> None:
+        owner = f"process {pid}" if pid else "the process that serves it"
+        super().__init__(
+            f"{path} cannot be taken over: {owner} was frozen within a change and holds the file's lock; "
+            f"end it (kill -KILL{f' {pid}' if pid else ''}), then start again"
+        )
+        self.pid = pid
+
+
 class FileLock:
     """Held until `release`, or the end of the process however it ends."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, noted: bytes = b"") -> None:
         self._descriptor = descriptor
+        self.noted = noted
+        """What the holder before this one noted last."""
 
     @classmethod
     def acquire(cls, database: Path) -> "FileLock":
@@ -39,8 +56,9 @@ class FileLock:
                 os.close(descriptor)
                 raise FileLocked(database, pid) from error
             if _is_at(descriptor, path):
+                noted = os.pread(descriptor, _NOTE_BYTES_MAX, _NOTE_OFFSET)
                 _write_pid(descriptor)
-                return cls(descriptor)
+                return cls(descriptor, noted)
             os.close(descriptor)  # a take-over put another file here meanwhile
 
     @classmethod
@@ -53,6 +71,10 @@ class FileLock:
         _write_pid(descriptor)
         os.replace(fresh, path)
         return cls(descriptor)
+
+    def note(self, data: bytes) -> None:
+        """Leaves something for the next holder, without waiting for the disk."""
+        os.pwrite(self._descriptor, data, _NOTE_OFFSET)
 
     def release(self) -> None:
         """The file stays: to remove it would let two servers lock two files of one name."""
@@ -71,10 +93,10 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _read_pid(descriptor: int) -> int:
-    text = os.pread(descriptor, 32, 0).strip()
+    text = os.pread(descriptor, _NOTE_OFFSET, 0).partition(b"\n")[0].strip()
     return int(text) if text.isdigit() else 0
 
 
 def _write_pid(descriptor: int) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+    """Leaves the note where it is."""
+    os.pwrite(descriptor, (b"%d\n" % os.getpid()).ljust(_NOTE_OFFSET), 0)

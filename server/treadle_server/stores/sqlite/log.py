@@ -5,7 +5,7 @@ from typing import Any
 
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.clock import Clock
-from treadle_server.ports.log import OnCommitted, Record, StoredRecord, ThreadKey, Unit
+from treadle_server.ports.log import Expired, OnCommitted, Record, StoredRecord, ThreadKey, Unit
 from treadle_server.stores.refusals import events_corrupt
 from treadle_server.stores.sqlite import checksums
 from treadle_server.stores.sqlite.append import Append
@@ -16,7 +16,7 @@ from treadle_server.stores.sqlite.readers import Readers, Row
 
 # The thread's row tells how many records there must be, so that a lost one is not taken for the end.
 _READ = """
-SELECT t.sequence, t.delete_time, e.sequence, e.kind, e.body, e.private, e.checksum
+SELECT t.sequence, t.delete_time, t.expired, e.sequence, e.kind, e.body, e.private, e.checksum
 FROM threads t
 LEFT JOIN events e ON e.tenant = t.tenant AND e.thread = t.thread AND e.sequence > ?
 WHERE t.thread = ? AND t.tenant = ?
@@ -33,6 +33,9 @@ class SqliteLog:
         self._committer = committer
         self._readers = readers
         self._clock = clock
+
+    def check_writable(self) -> None:
+        self._committer.check_writable()
 
     def allocate_thread(self) -> int:
         """A key for a new thread, which none has or ever had."""
@@ -61,12 +64,17 @@ class SqliteLog:
             if damage.reason is Reason.RECORD_CORRUPT:
                 raise events_corrupt(key, after + 1) from damage
             raise
-        if not rows or rows[0][1] is not None:  # never made, or deleted
+        if not rows:  # never made
+            return []
+        last, delete_time, expired = rows[0][:3]
+        if expired:
+            raise Expired(last, delete_time)
+        if delete_time is not None:
             return []
         records = [
-            _record(key, after + place, row) for place, row in enumerate(rows, 1) if row[2] is not None
+            _record(key, after + place, row) for place, row in enumerate(rows, 1) if row[3] is not None
         ]
-        if len(records) < limit and after + len(records) < rows[0][0]:
+        if len(records) < limit and after + len(records) < last:
             raise events_corrupt(key, after + len(records) + 1)
         return records
 
@@ -77,7 +85,7 @@ class SqliteLog:
 
 def _record(key: ThreadKey, sequence: int, row: Row) -> StoredRecord:
     """Raises Refused(RECORD_CORRUPT) unless the row is this record as it was written."""
-    _last, _delete_time, found, kind, body, private, checksum = row
+    found, kind, body, private, checksum = row[3:]
     record = Record(kind, body, private)
     if found != sequence or checksums.of_record(sequence, record) != checksum:
         raise events_corrupt(key, sequence)

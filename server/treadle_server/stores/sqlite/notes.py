@@ -33,7 +33,7 @@ class SqliteNotes:
         await self._changes.apply(
             tenant,
             Require(_REQUIRE_ROOM, (tenant, scope, key), _no_room),
-            Write(_PUT, (tenant, scope, key, text, checksums.of_row(scope, key, text))),
+            Write(_PUT, (tenant, scope, key, text, checksums.of_row(tenant, scope, key, text))),
         )
 
     async def get(self, tenant: int, scope: str, key: str) -> str | None:
@@ -41,7 +41,7 @@ class SqliteNotes:
         if row is None:
             return None
         text, checksum = row
-        checksums.verify(checksum, f"note {key!r}", scope, key, text)
+        checksums.verify(checksum, f"note {key!r}", tenant, scope, key, text)
         return str(text)
 
     async def keys(self, tenant: int, scope: str) -> list[str]:

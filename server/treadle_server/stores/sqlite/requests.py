@@ -2,7 +2,7 @@
 
 from treadle_server.ports.log import RequestRow
 from treadle_server.stores.sqlite.readers import Readers
-from treadle_server.stores.sqlite.statements import FIND_REQUEST
+from treadle_server.stores.sqlite.statements import FIND_REQUEST, request_of
 
 
 class SqliteRequests:
@@ -12,5 +12,5 @@ class SqliteRequests:
         self._readers = readers
 
     async def find(self, tenant: int, request_id: str, *, now: int) -> RequestRow | None:
-        row = await self._readers.row(FIND_REQUEST, (tenant, request_id, now))
-        return RequestRow(request_id, *row) if row is not None else None
+        row = await self._readers.row(FIND_REQUEST, (tenant, request_id))
+        return request_of(tenant, request_id, row, now) if row is not None else None

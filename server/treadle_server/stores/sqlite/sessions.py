@@ -3,28 +3,30 @@
 from treadle_server.ports.catalogue import Page, Position, SessionRow
 from treadle_server.ports.log import NewSession, RequestRow
 from treadle_server.stores.refusals import id_taken
+from treadle_server.stores.sqlite import checksums
 from treadle_server.stores.sqlite.changes import Changes
 from treadle_server.stores.sqlite.pages import before, page_of
 from treadle_server.stores.sqlite.readers import Readers, Row
 from treadle_server.stores.sqlite.statements import Answer, Require, Write
 
-_COLUMNS = "session, tenant, id, session_key, agent, parent_object, coalesce(active_thread, 0), create_time"
+COLUMNS = """session, tenant, id, session_key, agent, parent_object, coalesce(active_thread, 0), create_time,
+checksum"""
 _REQUIRE_ID = """
 SELECT 1 WHERE NOT EXISTS (
   SELECT 1 FROM sessions WHERE tenant = ?1 AND id = ?2 AND (session_key <> ?3 OR ?3 = ''))"""
 _INSERT = """
-INSERT INTO sessions (tenant, id, session_key, agent, parent_object, create_time)
-VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
+INSERT INTO sessions (tenant, id, session_key, agent, parent_object, create_time, checksum)
+VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
 _SELECT_NEW = f"""
-SELECT {_COLUMNS} FROM sessions
+SELECT {COLUMNS} FROM sessions
 WHERE tenant = ?1 AND session_key = ?2 AND session_key > ''
 UNION ALL
-SELECT {_COLUMNS} FROM sessions WHERE tenant = ?1 AND id = ?3 AND ?2 = ''"""
-_SELECT = f"SELECT {_COLUMNS} FROM sessions WHERE tenant = ? AND id = ?"
-_SELECT_BY_KEY = f"SELECT {_COLUMNS} FROM sessions WHERE tenant = ? AND session = ?"
-_FIND = f"SELECT {_COLUMNS} FROM sessions WHERE tenant = ? AND session_key = ? AND session_key > ''"
+SELECT {COLUMNS} FROM sessions WHERE tenant = ?1 AND id = ?3 AND ?2 = ''"""
+_SELECT = f"SELECT {COLUMNS} FROM sessions WHERE tenant = ? AND id = ?"
+_SELECT_BY_KEY = f"SELECT {COLUMNS} FROM sessions WHERE tenant = ? AND session = ?"
+_FIND = f"SELECT {COLUMNS} FROM sessions WHERE tenant = ? AND session_key = ? AND session_key > ''"
 _LIST = f"""
-SELECT {_COLUMNS} FROM sessions WHERE tenant = ? AND session < ? ORDER BY session DESC LIMIT ?"""
+SELECT {COLUMNS} FROM sessions WHERE tenant = ? AND session < ? ORDER BY session DESC LIMIT ?"""
 
 
 class SqliteSessions:
@@ -45,12 +47,12 @@ class SqliteSessions:
                 (tenant, new.id, new.session_key),
                 lambda: id_taken("Session", f"sessions/{new.id}"),
             ),
-            Write(_INSERT, values),
+            Write(_INSERT, (*values, checksums.of_row(*values))),
             Answer(_SELECT_NEW, (tenant, new.session_key, new.id)),
             request=request,
         )
         assert answer is not None
-        return _session(answer)
+        return session_of(answer)
 
     async def get(self, tenant: int, session_id: str) -> SessionRow | None:
         return await self._one(_SELECT, tenant, session_id)
@@ -63,12 +65,18 @@ class SqliteSessions:
 
     async def list(self, tenant: int, *, limit: int, after: Position | None = None) -> Page[SessionRow]:
         rows = await self._readers.rows(_LIST, (tenant, before(after), limit + 1))
-        return page_of(rows, limit, _session)
+        return page_of(rows, limit, session_of)
 
     async def _one(self, sql: str, tenant: int, name: str | int) -> SessionRow | None:
         row = await self._readers.row(sql, (tenant, name))
-        return _session(row) if row is not None else None
+        return session_of(row) if row is not None else None
 
 
-def _session(row: Row) -> SessionRow:
-    return SessionRow(*row)
+def session_of(row: Row) -> SessionRow:
+    """Raises Refused(RECORD_CORRUPT) unless it is as it was written."""
+    *values, checksum = row
+    session = SessionRow(*values)
+    name = f"sessions/{session.id}"
+    identity = (session.tenant, session.id, session.session_key, session.agent, session.parent_object)
+    checksums.verify(checksum, name, *identity, session.create_time, resource=name)
+    return session

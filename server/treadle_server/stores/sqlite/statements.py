@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 from treadle_server.core.errors import Refused
 from treadle_server.ports.log import Conflict, Replayed, RequestRow
 from treadle_server.stores.refusals import replay
+from treadle_server.stores.sqlite import checksums
 
 REFUSALS = (Conflict, Replayed, Refused)
 """What costs a unit only itself. Anything else raised by a statement is a fault."""
@@ -93,12 +94,20 @@ class Answer:
 
 
 FIND_REQUEST = """
-SELECT principal, method, digest, resource, from_sequence, response, expire_time
-FROM request_ids WHERE tenant = ? AND request_id = ? AND expire_time > ?"""
+SELECT principal, method, digest, resource, from_sequence, response, expire_time, checksum
+FROM request_ids WHERE tenant = ? AND request_id = ?"""
 _REMEMBER_REQUEST = """
 INSERT OR REPLACE INTO request_ids
-  (tenant, request_id, principal, method, digest, resource, from_sequence, response, expire_time)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+  (tenant, request_id, principal, method, digest, resource, from_sequence, response, expire_time, checksum)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+
+def request_of(tenant: int, request_id: str, row: Sequence[Any], now: int) -> RequestRow | None:
+    """None for an expired one. Raises Refused(RECORD_CORRUPT): the call may have been made."""
+    *values, checksum = row
+    checksums.verify(checksum, f"request_id {request_id}", tenant, request_id, *values, request_id=request_id)
+    found = RequestRow(request_id, *values)
+    return found if found.expire_time > now else None
 
 
 @dataclass(slots=True)
@@ -113,9 +122,10 @@ class RefuseReplay:
 
     def apply(self, cursor: sqlite3.Cursor) -> None:
         request_id = self.request.request_id
-        row = cursor.execute(FIND_REQUEST, (self.tenant, request_id, self.now)).fetchone()
-        if row is not None:
-            replay(RequestRow(request_id, *row), self.request)
+        row = cursor.execute(FIND_REQUEST, (self.tenant, request_id)).fetchone()
+        found = request_of(self.tenant, request_id, row, self.now) if row is not None else None
+        if found is not None:
+            replay(found, self.request)
 
 
 def remember(tenant: int, request: RequestRow) -> Write:
@@ -131,7 +141,7 @@ def remember(tenant: int, request: RequestRow) -> Write:
         request.response,
         request.expire_time,
     )
-    return Write(_REMEMBER_REQUEST, values)
+    return Write(_REMEMBER_REQUEST, (*values, checksums.of_row(*values)))
 
 
 def needs_savepoint(statements: Sequence[Statement]) -> bool:

@@ -6,24 +6,35 @@ from pathlib import Path
 
 from treadle_server.ports.clock import Clock
 from treadle_server.stores.sqlite.agents import SqliteAgents
+from treadle_server.stores.sqlite.backup import SqliteCopies
 from treadle_server.stores.sqlite.changes import Changes
 from treadle_server.stores.sqlite.commits import SqliteCommits
 from treadle_server.stores.sqlite.committer import Committer
 from treadle_server.stores.sqlite.database import Database, Durability, open_database
 from treadle_server.stores.sqlite.housekeeping import SqliteHousekeeping
-from treadle_server.stores.sqlite.keys import SqliteApiKeys, SqliteTenants
+from treadle_server.stores.sqlite.keys import SqliteApiKeys
 from treadle_server.stores.sqlite.log import SqliteLog
 from treadle_server.stores.sqlite.notes import SqliteNotes
 from treadle_server.stores.sqlite.readers import Readers
 from treadle_server.stores.sqlite.requests import SqliteRequests
+from treadle_server.stores.sqlite.reserve import RESERVE_BYTES, Reserve
 from treadle_server.stores.sqlite.sessions import SqliteSessions
+from treadle_server.stores.sqlite.tenants import SqliteTenants
 from treadle_server.stores.sqlite.threads import SqliteThreads
+from treadle_server.stores.sqlite.trials import SqliteTrials
 
 
 class SqliteStore:
     """One server's hold on a file. `open` and `close` on the event loop that uses it."""
 
-    def __init__(self, database: Database, committer: Committer, readers: Readers, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        committer: Committer,
+        readers: Readers,
+        clock: Clock,
+        backup_dir: Path | None = None,
+    ) -> None:
         self._database = database
         self._closed = False
         self.committer = committer
@@ -38,7 +49,10 @@ class SqliteStore:
         self.tenants = SqliteTenants(changes, readers)
         self.api_keys = SqliteApiKeys(changes, readers)
         self.notes = SqliteNotes(changes, readers)
-        self.housekeeping = SqliteHousekeeping(changes, readers)
+        self.trials = SqliteTrials(changes, readers, epoch=database.epoch)
+        self.housekeeping = SqliteHousekeeping(changes, readers, self.tenants)
+        folder = backup_dir or database.path.with_name(f"{database.path.name}-backups")
+        self.copies = SqliteCopies(database.path, folder.absolute(), changes, readers)
 
     @classmethod
     async def open(
@@ -49,9 +63,11 @@ class SqliteStore:
         durability: Durability = Durability.FULL,
         take_over: bool = False,
         clock: Clock,
+        backup_dir: Path | None = None,
+        reserve_bytes: int = RESERVE_BYTES,
     ) -> "SqliteStore":
         """Raises FileUnusable, of which FileLocked is one kind. `on_fatal` gets Fenced or StoreFailed, once
-        or more: stop the process then.
+        or more: stop the process then. `reserve_bytes` of the disk are kept for when it is full.
         """
         database = await asyncio.to_thread(open_database, path, durability=durability, take_over=take_over)
         try:
@@ -59,9 +75,11 @@ class SqliteStore:
         except BaseException:
             database.close()
             raise
-        committer = Committer(database, on_fatal)
+        reserve = Reserve(database.path, reserve_bytes)
+        await asyncio.to_thread(reserve.take)
+        committer = Committer(database, on_fatal, reserve=reserve)
         committer.start()
-        return cls(database, committer, readers, clock)
+        return cls(database, committer, readers, clock, backup_dir)
 
     @property
     def epoch(self) -> int:

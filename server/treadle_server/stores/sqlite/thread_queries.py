@@ -3,15 +3,39 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from treadle_server.ports.catalogue import Condition, Operator, ThreadColumn, ThreadOrder, ThreadQuery
+from treadle_server.ports.catalogue import (
+    Condition,
+    Operator,
+    ThreadColumn,
+    ThreadOrder,
+    ThreadQuery,
+    ThreadRow,
+)
+from treadle_server.stores.sqlite import checksums
 
 ALTERNATIVES_MAX = 100
 
 _TEXT = {ThreadColumn.SUBJECT_TYPE, ThreadColumn.SUBJECT_ID, ThreadColumn.TRIGGERED_BY}
 _HAS_ONLY = {ThreadColumn.TAG, ThreadColumn.LABEL}
-_WITHOUT_NULL = {
-    *(ThreadOrder.CREATE_TIME, ThreadOrder.STATE_TIME, ThreadOrder.ITERATION_COUNT),
-    *(ThreadOrder.TOTAL_TOKENS, ThreadOrder.COST_MICROS),
+_IDENTITY_DAMAGED = f"t.identity_sum IS NOT ({checksums.sum_sql(checksums.IDENTITY, 't.')})"
+_PROGRESS_DAMAGED = f"t.progress_sum IS NOT ({checksums.sum_sql(checksums.PROGRESS, 't.')})"
+_DETAILS_DAMAGED = f"""NOT coalesce((
+  SELECT {checksums.DETAILS_INTACT}(d.checksum, d.spec_digest, CAST(d.triggered_by AS BLOB),
+    CAST(d.tags AS BLOB), CAST(d.labels AS BLOB), d.client_metadata)
+  FROM thread_details d WHERE d.thread = t.thread), 0)"""
+# A damaged value must not take a thread out of a list. Where an index holds the value too, the check at the
+# start finds what they disagree on; these columns are in none.
+_DAMAGED = {
+    ThreadColumn.VERSION: _IDENTITY_DAMAGED,
+    ThreadColumn.TRIGGER_TYPE: _IDENTITY_DAMAGED,
+    ThreadColumn.STOP_REASON: _PROGRESS_DAMAGED,
+    ThreadColumn.START_TIME: _PROGRESS_DAMAGED,
+    ThreadColumn.END_TIME: _PROGRESS_DAMAGED,
+    ThreadColumn.ITERATION_COUNT: _PROGRESS_DAMAGED,
+    ThreadColumn.TOOL_CALL_COUNT: _PROGRESS_DAMAGED,
+    ThreadColumn.TOTAL_TOKENS: _PROGRESS_DAMAGED,
+    ThreadColumn.COST_MICROS: _PROGRESS_DAMAGED,
+    ThreadColumn.TRIGGERED_BY: _DETAILS_DAMAGED,
 }
 
 
@@ -45,6 +69,21 @@ def keys_of_page(query: ThreadQuery) -> tuple[str, list[Any]]:
     return text, [*sql.values, query.limit + 1]
 
 
+def fits(query: ThreadQuery, row: ThreadRow) -> bool:
+    """The tags and labels of the filter are those of the row, which is verified and their tables are not."""
+    return row.damaged or all(_has(condition, row) for condition in query.conditions)
+
+
+def _has(condition: Condition, row: ThreadRow) -> bool:
+    value = condition.value
+    if condition.column is ThreadColumn.TAG:
+        return value in row.tags
+    if condition.column is not ThreadColumn.LABEL:
+        return True
+    label, *wanted = value if isinstance(value, tuple) else (value,)
+    return row.labels.get(str(label)) in wanted if wanted else label in row.labels
+
+
 def _begin(query: ThreadQuery, conditions: list[Condition]) -> _Sql:
     """Lets the rows of a tag or label lead: SQLite cannot know how few they are. A session's are fewer."""
     by_time = query.order_by is ThreadOrder.CREATE_TIME
@@ -73,15 +112,16 @@ def _add(sql: _Sql, tenant: int, condition: Condition) -> None:
     column, value = condition.column, condition.value
     if condition.operator is Operator.HAS:
         _add_has(sql, tenant, condition)
-    elif isinstance(value, tuple):
-        sql.terms.append(f"{_name(column)} IN ({', '.join('?' * len(value))})")
+        return
+    if isinstance(value, tuple):
+        term = f"{_name(column)} IN ({', '.join('?' * len(value))})"
         sql.values += value
-    elif condition.operator is Operator.NOT_EQUAL:
-        sql.terms.append(f"{_name(column)} IS NOT ?")
-        sql.values.append(value)
     else:
-        sql.terms.append(f"{_name(column)} {condition.operator.value} ?")
+        operator = "IS NOT" if condition.operator is Operator.NOT_EQUAL else condition.operator.value
+        term = f"{_name(column)} {operator} ?"
         sql.values.append(value)
+    damaged = _DAMAGED.get(column)
+    sql.terms.append(f"({term} OR {damaged})" if damaged else term)
 
 
 def _add_has(sql: _Sql, tenant: int, condition: Condition) -> None:
@@ -120,7 +160,9 @@ def _name(column: ThreadColumn) -> str:
 def _ordered_value(sql: _Sql, order: ThreadOrder) -> str:
     if order is ThreadOrder.CREATE_TIME:
         return sql.create_time
-    return f"t.{order.value}" if order in _WITHOUT_NULL else f"coalesce(t.{order.value}, 0)"
+    if order is ThreadOrder.STATE_TIME:
+        return "t.state_time"
+    return f"CASE WHEN {_PROGRESS_DAMAGED} THEN 0 ELSE coalesce(t.{order.value}, 0) END"
 
 
 def _check(condition: Condition) -> None:

@@ -1,0 +1,210 @@
+"""Looks through a whole file without changing it: implements ports/inspection."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from treadle_server.core.errors import Refused
+from treadle_server.ports.catalogue import ThreadRow
+from treadle_server.ports.log import Record, StoredRecord
+from treadle_server.stores.sqlite import checksums, row_checks
+from treadle_server.stores.sqlite.database import APPLICATION_ID
+from treadle_server.stores.sqlite.frames import MARK_BYTES, Mark, dropped, frames_read, marked_loss
+from treadle_server.stores.sqlite.lock import FileLock, FileLocked, FileUnusable
+from treadle_server.stores.sqlite.structure import NEWEST_SCHEMA, UNREADABLE, check_meta
+from treadle_server.stores.sqlite.thread_rows import ROW, known_of
+
+_FAULTS_MAX = 100
+"""Of pages and indexes: a file with more of them is not to be mended by hand."""
+_THREADS = ROW.format(threads="threads t") + "WHERE t.thread > ? ORDER BY t.thread LIMIT 200"
+_EVENTS = """
+SELECT sequence, kind, body, private, checksum FROM events
+WHERE tenant = ? AND thread = ? ORDER BY sequence"""
+_SPEC = "SELECT body, checksum FROM specs WHERE tenant = ? AND digest = ?"
+_TAGS = "SELECT tag FROM thread_tags WHERE thread = ? ORDER BY tag"
+_LABELS = "SELECT label, value FROM thread_labels WHERE thread = ? ORDER BY label"
+_COMMITS = "SELECT thread, min(first), max(last), sum(last - first + 1) FROM commits GROUP BY thread"
+_EVENT_COUNT = """
+SELECT count(*) FROM events e WHERE NOT EXISTS (
+  SELECT 1 FROM threads t WHERE t.thread = e.thread AND t.tenant = e.tenant)"""
+
+
+class SqliteInspection:
+    """A file, read by one connection. While a server has it open, beside that server."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: FileLock | None) -> None:
+        self._path = path
+        self._connection = connection
+        self._lock = lock
+        self._counts: dict[str, int] = {"threads": 0, "events": 0}
+        self._commits: dict[int, tuple[int, int, int]] = {}
+
+    @property
+    def served(self) -> bool:
+        """A server has the file open, and goes on changing it."""
+        return self._lock is None
+
+    def counts(self) -> dict[str, int]:
+        return dict(self._counts)
+
+    def close(self) -> None:
+        self._connection.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def structure(self) -> Iterator[str]:
+        if not self.served:
+            yield from self._log_loss()
+        try:
+            for (found,) in self._connection.execute(f"PRAGMA integrity_check({_FAULTS_MAX})"):
+                if found != "ok":
+                    yield f"structure: {found}"
+            check_meta(self._connection, self._path)
+        except (*UNREADABLE, FileUnusable) as error:
+            yield f"structure: {error}"
+
+    def _log_loss(self) -> Iterator[str]:
+        lost = dropped(self._connection, self._path)
+        mark = Mark.decode(self._lock.noted[:MARK_BYTES]) if self._lock is not None else None
+        if lost is not None:
+            yield f"{self._path}-wal: damaged at frame {lost.frame}, {lost.commits} commits behind are lost"
+        elif marked_loss(self._path, frames_read(self._connection, self._path), mark):
+            yield f"{self._path}-wal: its last acknowledged commits are missing"
+
+    def rows(self) -> Iterator[str]:
+        for check in row_checks.ALL:
+            found: list[str] = []
+            with self._telling(check.table, found):
+                for row in self._connection.execute(check.sql):
+                    self._counts[check.table] = self._counts.get(check.table, 0) + 1
+                    problem = check.problem(row)
+                    if problem is not None:
+                        yield problem
+            yield from found
+        found = []
+        with self._telling("rows", found):
+            for sql, what in row_checks.BROKEN_NAMES:
+                for row in self._connection.execute(sql):
+                    yield what.format(*row)
+            ((strays,),) = self._connection.execute(_EVENT_COUNT)
+            if strays:
+                yield f"events: {strays} are of no thread"
+            for thread, first, last, count in self._connection.execute(_COMMITS):
+                self._commits[thread] = (first, last, count)
+        yield from found
+
+    def threads(self) -> Iterator[ThreadRow | str]:
+        after, found = 0, list[str]()
+        with self._telling("threads", found):
+            while rows := self._connection.execute(_THREADS, (after,)).fetchall():
+                after = rows[-1][1]
+                self._counts["threads"] += len(rows)
+                for row in rows:
+                    thread = known_of(row)
+                    if thread is not None:
+                        yield thread
+                        yield from self._beside(thread)
+        yield from found
+
+    def _beside(self, row: ThreadRow) -> Iterator[str]:
+        """What other tables say of a thread."""
+        if row.damaged:
+            return
+        key = (row.key.thread,)
+        tags = [tag for (tag,) in self._connection.execute(_TAGS, key)]
+        labels = dict(self._connection.execute(_LABELS, key).fetchall())
+        if tags != sorted(set(row.tags)) or labels != row.labels:
+            yield "the tables of tags and labels do not have what its row has"
+        wanted = (1, row.sequence, row.sequence)
+        if self._commits.get(row.key.thread, (0, 0, 0)) != wanted and not self.served:
+            yield f"the commits do not cover its {row.sequence} events once each"
+
+    def records(self, row: ThreadRow) -> Iterator[StoredRecord | str]:
+        expected, found = 0, list[str]()
+        with self._telling(f"event {expected + 1}", found):
+            for sequence, kind, body, private, checksum in self._connection.execute(
+                _EVENTS, (row.key.tenant, row.key.thread)
+            ):
+                expected += 1
+                self._counts["events"] += 1
+                record = Record(kind, body, private)
+                if sequence != expected:
+                    yield f"event {expected} is missing"
+                    return
+                if checksums.of_record(sequence, record) != checksum:
+                    yield f"event {sequence} is not as it was written"
+                    return
+                yield StoredRecord(sequence, record)
+        yield from found
+
+    def spec(self, row: ThreadRow) -> bytes | None:
+        with suppress(sqlite3.DatabaseError):
+            found = self._connection.execute(_SPEC, (row.key.tenant, row.spec_digest)).fetchone()
+            if found is not None and checksums.of_row(row.spec_digest, found[0]) == found[1]:
+                return bytes(found[0])
+        return None
+
+    @contextmanager
+    def _telling(self, what: str, found: list[str]) -> Iterator[None]:
+        """A page that cannot be read costs the rest of what is being read, and is told."""
+        try:
+            yield
+        except (*UNREADABLE, json.JSONDecodeError, Refused) as error:
+            found.append(f"{what}: cannot be read on: {error}")
+
+
+def open_inspection(path: Path | str) -> SqliteInspection:
+    """Opens a file to look at it, as its server if there is none. Nothing in it is changed.
+
+    Raises FileUnusable for what is no file of ours, or of another schema than this release's.
+    """
+    file = Path(path).absolute()
+    if not file.is_file():
+        raise FileUnusable(f"{file} is not there")
+    lock: FileLock | None = None
+    with suppress(FileLocked):
+        lock = FileLock.acquire(file)
+    try:
+        connection = _connect(file, alone=lock is not None)
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
+    return SqliteInspection(file, connection, lock)
+
+
+def _connect(path: Path, *, alone: bool) -> sqlite3.Connection:
+    """Of a file whose log is empty nothing but the file is opened, so that nothing is made beside it."""
+    log = Path(f"{path}-wal")
+    immutable = alone and not (log.exists() and os.path.getsize(log))
+    options = "mode=ro&immutable=1" if immutable else "mode=ro"
+    try:
+        connection = sqlite3.connect(f"{path.as_uri()}?{options}", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise FileUnusable(f"{path} cannot be opened: {error}") from error
+    try:
+        connection.text_factory = checksums.lenient_text
+        connection.execute("PRAGMA cell_size_check = ON")
+        _require_ours(connection, path)
+    except UNREADABLE as error:
+        connection.close()
+        raise FileUnusable(f"{path} cannot be read: {error}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    if application_id != APPLICATION_ID:
+        raise FileUnusable(f"{path} is not a database of this program")
+    (schema,) = connection.execute("SELECT schema FROM meta").fetchone()
+    if schema != NEWEST_SCHEMA:
+        raise FileUnusable(
+            f"{path} has schema {schema}, this release checks schema {NEWEST_SCHEMA}: a server of this "
+            "release brings an older file up to it"
+        )

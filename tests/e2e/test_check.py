@@ -1,0 +1,170 @@
+"""`treadle check` on files of a real server: sound, left by a kill, in use, damaged."""
+
+import asyncio
+import hashlib
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.server_process import ServerProcess
+from treadle import Client
+
+_CHECK = "import typer; from treadle_server.cli import check; typer.run(check)"
+
+
+def _check(path: Path) -> tuple[int, list[str]]:
+    """The exit code, and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", _CHECK, str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, (done.stdout + done.stderr).splitlines()
+
+
+async def _fill(server: ServerProcess) -> list[str]:
+    """Threads that ended, and one that goes on."""
+    async with Client(server.address, api_key="") as client:
+        await client.create_agent("adder", model="demo:react", tool_groups=["toolGroups/builtin"])
+        await client.create_agent("stuck", model='scripted:{"turns":[{"hang":true}]}')
+        names = [(await client.execute("adder", "What is 6 * 7?", tags=["a"])).name for _ in range(3)]
+        names.append((await client.create_thread("stuck", "Go.", session_key="s")).name)
+        return names
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The file of a server that stopped, and the names of its threads."""
+    with ServerProcess(tmp_path_factory.mktemp("stopped") / "t.db") as server:
+        names = asyncio.run(_fill(server.start()))
+        assert server.terminate() == 0
+        return server.db, names
+
+
+@pytest.fixture
+def path(tmp_path: Path, stopped: tuple[Path, list[str]]) -> Path:
+    """A copy of it."""
+    return Path(shutil.copyfile(stopped[0], tmp_path / "t.db"))
+
+
+@pytest.fixture
+def names(stopped: tuple[Path, list[str]]) -> list[str]:
+    return stopped[1]
+
+
+def _digests(path: Path) -> dict[str, str]:
+    return {
+        ending: hashlib.sha256(Path(f"{path}{ending}").read_bytes()).hexdigest()
+        for ending in ("", "-wal")
+        if Path(f"{path}{ending}").exists()
+    }
+
+
+def test_a_file_is_sound_in_use_after_a_kill_and_after_a_stop(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "t.db") as server:
+        asyncio.run(_fill(server.start()))
+        in_use = _check(server.db)
+        server.kill()
+        left = _digests(server.db)
+        killed = _check(server.db)
+        untouched = _digests(server.db) == left
+        server.start()
+        assert server.terminate() == 0
+        stopped = _check(server.db)
+
+    for code, lines in (in_use, killed, stopped):
+        assert (code, len(lines)) == (0, 1), lines
+        assert "no problems; 4 threads" in lines[0]
+    assert "a server has it open" in in_use[1][0]
+    assert untouched
+    assert "-wal" in left
+
+
+_DAMAGE = {
+    "an event": (
+        "UPDATE events SET body = x'00' WHERE thread = 1 AND sequence = 2",
+        "event 2 is not as it was",
+    ),
+    "a hole": ("DELETE FROM events WHERE thread = 1 AND sequence = 2", "event 2 is missing"),
+    "an end": (
+        "DELETE FROM events WHERE thread = 1 AND sequence ="
+        " (SELECT max(sequence) FROM events WHERE thread = 1)",
+        "events, its log has",
+    ),
+    "a row": ("UPDATE threads SET cost_micros = 7 WHERE thread = 1", "its row is not as it was written"),
+    "a row that is valid and wrong": (
+        "UPDATE threads SET total_tokens = total_tokens + 1, progress_sum = progress_sum + 11"
+        " WHERE thread = 1",
+        "its row says total_tokens",
+    ),
+    "a spec": ("UPDATE specs SET body = x'00'", "its spec is missing or damaged"),
+    "a tag": ("DELETE FROM thread_tags WHERE thread = 1", "the tables of tags and labels"),
+    "a commit": ("DELETE FROM commits WHERE thread = 1 AND first = 1", "the commits do not cover"),
+}
+
+
+@pytest.mark.parametrize("damage", list(_DAMAGE))
+def test_damage_is_told_by_the_name_of_its_thread(path: Path, names: list[str], damage: str) -> None:
+    sql, said = _DAMAGE[damage]
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(sql)
+
+    code, lines = _check(path)
+
+    assert code == 1, lines
+    assert any(line.startswith(f"{names[0]}: ") and said in line for line in lines), lines
+    assert "problems; 4 threads" in lines[-1]
+
+
+_ROWS = {
+    "sessions": "UPDATE sessions SET active_mirror = 3",
+    "agent adder": "UPDATE agents SET revision = 9 WHERE id = 'adder'",
+    "agent_versions": "UPDATE agent_versions SET create_time = 1",
+    "request_ids": "UPDATE request_ids SET resource = 'threads/x'",
+    "commits": "UPDATE commits SET last = last + 1 WHERE position = 1",
+    "meta": "UPDATE meta SET epoch = epoch + 64",
+    "structure": "PRAGMA writable_schema = ON; DELETE FROM sqlite_master WHERE name = 'threads_by_agent'",
+}
+
+
+@pytest.mark.parametrize("where", list(_ROWS))
+def test_damage_beside_the_threads_is_told_by_its_place(path: Path, where: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(_ROWS[where])
+
+    code, lines = _check(path)
+
+    assert code == 1, lines
+    assert any(where in line for line in lines[:-1]), lines
+
+
+def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.db"
+    with closing(sqlite3.connect(theirs)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+
+    missing, other = _check(tmp_path / "nowhere.db"), _check(theirs)
+
+    assert missing == (2, [f"treadle check: {tmp_path / 'nowhere.db'} is not there"])
+    assert other == (1, [f"treadle check: {theirs} is not a database of this program"])
+    assert not (tmp_path / "nowhere.db-lock").exists()
+
+
+def test_a_server_does_not_start_on_a_file_whose_index_is_damaged(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(
+            "PRAGMA writable_schema = ON;"
+            "UPDATE sqlite_master SET sql = replace(sql, 'delete_time IS NULL', 'delete_time IS NOT NULL')"
+            " WHERE name = 'threads_by_state'"
+        )
+
+    server = ServerProcess(path)
+    with pytest.raises(AssertionError, match="the server ended with 1"):
+        server.start()
+
+    said = server.log_path.read_text().splitlines()[-1]
+    assert f"{path} is damaged" in said
+    assert f"`treadle check {path}` says what is lost" in said
