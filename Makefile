@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check generate bench soak clean
+.PHONY: help setup demo test check generate bench soak planted mutants clean
 
 help:
 	@echo "make demo      an agent at work, streaming, through a kill of its server"
@@ -13,6 +13,8 @@ help:
 	@echo "make generate  stubs from protos/"
 	@echo "make bench     the benchmarks beside their floors"
 	@echo "make soak      long fault and load runs"
+	@echo "make planted   bugs planted one by one, and the tests that find them"
+	@echo "make mutants   code changed a little, thousands of times, to see tests fail"
 
 setup: $(STAMP)
 
@@ -48,5 +50,12 @@ bench: setup
 soak: setup
 	$(BIN)/python -m pytest -m soak -s --timeout 7200
 
+planted: setup
+	$(BIN)/python -m tests.faults.planted
+
+mutants: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group mutants
+	$(BIN)/python scripts/mutants.py
+
 clean:
-	rm -rf $(VENV) third_party .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build third_party .mypy_cache .ruff_cache .pytest_cache .hypothesis

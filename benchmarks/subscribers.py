@@ -59,6 +59,8 @@ class Subscribers:
         self.statuses: Counter[str] = Counter()
         self.without_advice = 0
         """RESOURCE_EXHAUSTED that did not say when to come again."""
+        self.watching = 0
+        """Streams whose present call has brought a message; not those of the project's own client."""
 
     async def begin(self) -> None:
         plan = self._plan
@@ -88,15 +90,17 @@ class Subscribers:
     async def _follow(self, channel: grpc.aio.Channel, request: bytes) -> None:
         watch: Any = channel.unary_stream(self._plan.path)
         while True:
-            call = watch(request, wait_for_ready=True)
+            call, heard = watch(request, wait_for_ready=True), 0
             try:
                 while await call.read() is not grpc.aio.EOF:
-                    pass
+                    self.watching += 1 - heard
+                    heard = 1
                 self.statuses["OK"] += 1
                 return
             except grpc.aio.AioRpcError as failure:
                 pause = self._judge(error_of(failure))
             finally:
+                self.watching -= heard
                 call.cancel()
             await asyncio.sleep(pause)
 
@@ -135,6 +139,10 @@ class Crowd:
 
     async def hang_up(self) -> None:
         await self._tell("end")
+
+    async def watching(self) -> int:
+        """How many streams have brought a message since they began, or began again."""
+        return sum(said["watching"] for said in await self._tell("report"))
 
     async def statuses(self) -> Counter[str]:
         """How streams have ended so far; `ADVICE_MISSING` counts refusals that did not say when to return."""
@@ -197,7 +205,11 @@ async def _serve(address: str, plan: Plan) -> None:
             await subscribers.begin()
         elif command == "end":
             await subscribers.end()
-        answer = {"statuses": subscribers.statuses, "without_advice": subscribers.without_advice}
+        answer = {
+            "statuses": subscribers.statuses,
+            "without_advice": subscribers.without_advice,
+            "watching": subscribers.watching,
+        }
         print(json.dumps(answer), flush=True)
 
 

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "mutants"
 MUTMUT = Path(sys.executable).with_name("mutmut")
 _STORE = "src/treadle_server/stores/sqlite"
-_WRITING = ("committer", "inbox", "append", "statements", "checkpoints", "reserve")
+_WRITING = ("committer", "inbox", "append", "statements", "checkpoints", "reserve", "stalls")
+_TEST_SECONDS = 20
+"""A mutant that makes a test wait for ever is caught after so long, and not only at mutmut's own limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def _copy(room: Room) -> Path:
 source_paths = ["src"]
 only_mutate = {list(room.files)!r}
 pytest_add_cli_args_test_selection = {list(room.tests)!r}
-pytest_add_cli_args = ["-p", "no:cacheprovider"]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "--timeout", "{_TEST_SECONDS}"]
 also_copy = ["protos"]
 timeout_multiplier = 10.0
 """

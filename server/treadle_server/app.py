@@ -1,11 +1,11 @@
-"""The composition root: the only module that names concrete classes, and what a server's life is."""
+"""The composition root of a server: names concrete classes, and says what a server's life is."""
 
 import asyncio
 import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -23,6 +23,7 @@ from treadle_server.core.errors import Refused
 from treadle_server.engine.admission import Bounds
 from treadle_server.engine.embedded import EmbeddedEngine
 from treadle_server.engine.journal import Journal
+from treadle_server.engine.quarantine import PACE, Pace
 from treadle_server.engine.recovery import recover
 from treadle_server.engine.specs import CachedSpecs
 from treadle_server.engine.steps import Steps
@@ -101,14 +102,14 @@ MakeToolbox = Callable[[Notes, Callable[[], int]], Toolbox]
 """Makes the tools of a server from its notes and its clock."""
 
 
-async def serve(config: Config, make_toolbox: MakeToolbox = ToolGroups) -> int:
-    """Serves until a signal or a fatal fault; returns the exit code."""
+async def serve(config: Config, make_toolbox: MakeToolbox = ToolGroups, pace: Pace = PACE) -> int:
+    """Serves until a signal or a fatal fault; returns the exit code. `pace` is that of trials of suspects."""
     stopping: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     overdue = Overdue(config.drain_seconds + OVERDUE_SECONDS)
     _on_signals(stopping, overdue)
     quieten()
     try:
-        server = await _started(config, stopping, make_toolbox)
+        server = await _started(Server.start(config, stopping, make_toolbox, pace), stopping)
     except (FileUnusable, AddressUnusable, Refused) as error:
         print(f"treadle serve: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
@@ -122,11 +123,9 @@ async def serve(config: Config, make_toolbox: MakeToolbox = ToolGroups) -> int:
     return 0
 
 
-async def _started(
-    config: Config, stopping: "asyncio.Future[int]", make_toolbox: MakeToolbox
-) -> "Server | None":
+async def _started(start: Coroutine[Any, Any, "Server"], stopping: "asyncio.Future[int]") -> "Server | None":
     """None when it is to stop before it serves."""
-    starting = asyncio.ensure_future(Server.start(config, stopping, make_toolbox))
+    starting = asyncio.ensure_future(start)
     either: set[asyncio.Future[Any]] = {starting, stopping}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
@@ -163,7 +162,7 @@ class Server:
     """Everything of one server process. Made of parts that are started and stopped in order."""
 
     def __init__(
-        self, config: Config, store: SqliteStore, clock: SteadyClock, make_toolbox: MakeToolbox
+        self, config: Config, store: SqliteStore, clock: SteadyClock, make_toolbox: MakeToolbox, pace: Pace
     ) -> None:
         self._config = config
         self.store = store
@@ -189,6 +188,7 @@ class Server:
                 config.tenant_running_threads_max,
                 config.tenant_pending_threads_max,
             ),
+            pace=pace,
         )
         self._sweeper = Sweeper(self._engine, store.threads, store.housekeeping, clock)
         self._health = health.aio.HealthServicer()
@@ -221,6 +221,7 @@ class Server:
         config: Config,
         stopping: "asyncio.Future[int]",
         make_toolbox: MakeToolbox = ToolGroups,
+        pace: Pace = PACE,
     ) -> "Server":
         """Returns once it serves. `stopping` gets an exit code when the store fails.
 
@@ -246,7 +247,7 @@ class Server:
         )
         if config.durability != "full":
             _LOG.warning("durability_relaxed", loses="the newest acknowledged changes at a power loss")
-        server = cls(config, store, clock, make_toolbox)
+        server = cls(config, store, clock, make_toolbox, pace)
         try:
             await server._open()
         except BaseException as error:

@@ -52,9 +52,10 @@ class Config(BaseSettings):
     stream_starts_per_second_max: int = Field(default=2000, ge=1)
     """Streams that may begin in a second after a first burst of as many; others are told when to come."""
     tenant_stream_starts_per_second_max: int = Field(default=1250, ge=1)
-    connection_streams_max: int = Field(default=1000, ge=1)
+    connection_streams_max: int = Field(default=1000, ge=600)
     """Calls of one connection at one time; its client keeps back the others. Each may cost up to 50 kB, also
-    while it is being refused."""
+    while it is being refused. This project's clients hold 500 streams on one and make short calls beside
+    them."""
     backlog_max: int = Field(default=20_000, ge=1)
     """Changes that may wait to be written; then calls that change something are refused."""
     disk_reserve_mib: int = Field(default=16, ge=0, le=4096)
@@ -64,8 +65,9 @@ class Config(BaseSettings):
     heartbeat_seconds: float = Field(default=15.0, gt=0)
     drain_seconds: float = Field(default=10.0, ge=0)
     """How long calls that must not be repeated may take to end after SIGTERM."""
-    thread_retention_days: float | None = Field(default=None, gt=0, le=36_525)
-    """How long threads are kept after their end, for tenants that do not say; absent: for ever."""
+    thread_retention_days: float | None = Field(default=None, ge=1 / 86_400, le=36_525)
+    """How long threads are kept after their end, for tenants that do not say: a second at least; absent: for
+    ever."""
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -11,7 +11,8 @@ from tests.abuse.wire import CONTINUATION, END_HEADERS, END_STREAM, HEADERS, PIN
 
 GET_AGENT = "/treadle.v1.AgentService/GetAgent"
 WATCH_THREADS = "/treadle.v1.ThreadService/WatchThreads"
-STREAM_MAX = 2**31 - 1
+DEAF_SECONDS = 2.0
+"""A server that takes nothing for so long, because its answers are not read, has stopped the flood."""
 
 
 def reset(stream: int) -> bytes:
@@ -118,8 +119,8 @@ def test_pings_without_end(guard: Guard, flags: int) -> None:
     ping = wire.frame(PING, bytes(8), flags=flags)
 
     def flood() -> None:
-        with Wire(guard.address) as connection:
-            poured(connection, ping * 1_000, 20 * MIB)
+        with Wire(guard.address, timeout=DEAF_SECONDS) as connection:
+            poured(connection, ping * 1_000, 3 * MIB)
 
     guard.during(flood)
 
@@ -128,8 +129,8 @@ def test_settings_without_end(guard: Guard) -> None:
     change = wire.settings(_4=65_535) + wire.settings(_4=1)
 
     def flood() -> None:
-        with Wire(guard.address) as connection:
-            poured(connection, change * 500, 20 * MIB)
+        with Wire(guard.address, timeout=DEAF_SECONDS) as connection:
+            poured(connection, change * 500, 5 * MIB)
 
     guard.during(flood)
 

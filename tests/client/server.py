@@ -44,7 +44,8 @@ class Asked:
 class Server:
     """Plays its acts in the order in which calls arrive; a call too many is UNIMPLEMENTED."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, connection_streams_max: int = 2**31 - 1) -> None:
+        self.connection_streams_max = connection_streams_max
         self.asked: list[Asked] = []
         self._acts: deque[Act] = deque()
         self._arrival = asyncio.Event()
@@ -68,7 +69,8 @@ class Server:
 
     async def start(self) -> None:
         """Listens, on the same port as before if there was one."""
-        self._grpc = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        streams = ("grpc.max_concurrent_streams", self.connection_streams_max)
+        self._grpc = grpc.aio.server(options=[("grpc.so_reuseport", 0), streams])
         self._grpc.add_generic_rpc_handlers((_Handlers(self._handle),))
         self._port = self._grpc.add_insecure_port(f"127.0.0.1:{self._port}")
         await self._grpc.start()

@@ -4,9 +4,13 @@ from contextlib import suppress
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
 
 from treadle.errors import TreadleError
 from treadle.retry import Attempts, Retry, retriable
+from treadle_server.core.errors import Reason, Refused
+from treadle_server.rpc import errors
+from treadle_server.services.rates import DELAY_SECONDS_MAX, SPREAD, Rate
 
 UNAVAILABLE = TreadleError(grpc.StatusCode.UNAVAILABLE, "gone")
 
@@ -99,6 +103,27 @@ def test_a_pause_longer_than_the_patience_is_left_to_the_caller() -> None:
         attempts.delay(asked)
 
     assert raised.value.retry_after == 60.0
+
+
+def test_no_server_asks_for_a_longer_pause_than_a_client_has_patience() -> None:
+    longest = DELAY_SECONDS_MAX * (1 + SPREAD)
+    refused = failed(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after=longest)
+
+    for _ in range(100):
+        assert longest <= Attempts(Retry()).delay(refused) <= Retry().call_seconds_max
+    rate = Rate(1.0, Clock())
+    assert max(rate.begin() for _ in range(1_000)) <= longest
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_no_refusal_is_given_up_at_once_that_may_pass(reason: Reason) -> None:
+    for _ in range(20):
+        status = errors.status_of(Refused(reason, "no"))
+        told = error_details_pb2.RetryInfo()
+        if any(detail.Unpack(told) for detail in status.details):
+            delay = told.retry_delay.ToMicroseconds() / 1_000_000
+            asked = failed(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after=delay)
+            assert Attempts(Retry()).delay(asked) <= Retry().call_seconds_max
 
 
 def test_no_patience_means_no_second_attempt() -> None:

@@ -506,7 +506,7 @@ async def test_without_room_a_unit_that_waits_does_not_grow(subject: Subject) ->
     await subject.fill()
     unit = Unit(key, 1, records("waits"))
     ticket = log.submit(unit)
-    await log.submit(Unit(other, 1, urgent=True)).wait()  # so the one before it was taken
+    await log.submit(Unit(other, 1, records("ends"), urgent=True)).wait()  # so the one before it was taken
 
     grew = log.extend(unit, lambda open_unit: open_unit.records.clear())
     await subject.make_room()

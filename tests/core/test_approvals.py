@@ -66,6 +66,9 @@ def test_a_rejected_call_does_not_run_and_the_model_is_told(message: str, observ
     assert payloads(history, e.ApprovalDecided) == [
         e.ApprovalDecided(APPROVAL, ApprovalState.REJECTED, message)
     ]
+    approval = history.state.calls["call-1-1"].approval
+    assert approval is not None
+    assert (approval.state, approval.approvals) == (ApprovalState.REJECTED, ())
     assert history.startable == ["model-2"]
 
 
@@ -90,6 +93,7 @@ def test_approving_other_arguments_than_those_asked_about_is_refused(digest: str
     )
 
     assert refused.reason is Reason.APPROVAL_STALE
+    assert refused.message == "arguments_digest is not that of approval-call-1-1"
     assert refused.metadata == {"arguments_digest": DIGEST}
 
 
@@ -142,6 +146,7 @@ def test_another_decision_than_the_first_is_refused(
 
     assert refused.reason is Reason.APPROVAL_ALREADY_DECIDED
     state = ApprovalState.APPROVED if first["decision"] is Decision.APPROVE else ApprovalState.REJECTED
+    assert refused.message == f"{APPROVAL} is {state.name} already"
     assert refused.metadata == {"approval": APPROVAL, "state": state.name}
 
 
@@ -175,7 +180,7 @@ def test_nobody_can_edit_what_several_people_approve() -> None:
     refused = history.refusal(s.Decide, **again(Decision.APPROVE, edited_arguments_json='{"n":2}'))
 
     assert refused.reason is Reason.FIELD_INVALID
-    assert [violation.field for violation in refused.violations] == ["arguments_json"]
+    assert refused.message == "arguments_json: cannot be edited where several people must approve"
 
 
 def test_several_approvals_are_decided_each_for_itself_and_in_any_order() -> None:
@@ -212,8 +217,26 @@ def test_an_approval_expires_and_nobody_is_said_to_have_decided() -> None:
 
     assert payloads(history, e.ApprovalDecided) == [e.ApprovalDecided(APPROVAL, ApprovalState.EXPIRED)]
     assert payloads(history, e.ApprovalVoteRecorded) == []
-    assert payloads(history, e.ToolCallCompleted)[0].status is CallStatus.REJECTED
+    assert payloads(history, e.ToolCallCompleted) == [
+        e.ToolCallCompleted(
+            "call-1-1", CallStatus.REJECTED, "The approval of this call expired; it was not run."
+        )
+    ]
     assert history.startable == ["model-2"]
+
+
+def test_an_approval_expires_whatever_becomes_of_the_others_of_the_turn() -> None:
+    history = created().turn("", "sign", "pay", "pay").reject("call-1-2")
+
+    history.due()
+
+    assert [
+        (payload.approval_id, payload.state.name) for payload in payloads(history, e.ApprovalDecided)
+    ] == [
+        ("approval-call-1-2", "REJECTED"),
+        ("approval-call-1-3", "EXPIRED"),
+    ]
+    assert history.state.calls["call-1-1"].gated
 
 
 def test_an_approval_does_not_expire_before_its_time() -> None:
@@ -291,7 +314,9 @@ def test_open_approvals_are_cancelled_with_the_thread() -> None:
     assert payloads(history, e.ApprovalDecided) == [
         e.ApprovalDecided(APPROVAL, ApprovalState.CANCELLED, "the thread ended")
     ]
-    assert history.refusal(s.Decide, **again(Decision.APPROVE)).metadata["state"] == "CANCELLED"
+    refused = history.refusal(s.Decide, **again(Decision.APPROVE))
+    assert refused.message == f"{APPROVAL} is CANCELLED already"
+    assert refused.metadata == {"approval": APPROVAL, "state": "CANCELLED"}
 
 
 def test_an_approval_that_was_given_is_not_cancelled_with_the_thread() -> None:
@@ -307,11 +332,14 @@ def test_an_approval_of_an_earlier_iteration_is_settled() -> None:
     refused = history.refusal(s.Decide, **again(Decision.APPROVE))
 
     assert refused.reason is Reason.APPROVAL_ALREADY_DECIDED
+    assert refused.message == f"{APPROVAL} is settled already"
+    assert refused.metadata == {"approval": APPROVAL}
 
 
 def test_time_spent_waiting_is_not_time_spent_running() -> None:
     history = waiting_approval()
     ran = history.state.running_micros
+    assert history.state.running_since == 0
 
     history.at(history.now + HOUR // 2).approve("call-1-1")
 

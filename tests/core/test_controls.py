@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.core.histories import SECOND, SITUATIONS, History, names
+from tests.core.histories import SECOND, SITUATIONS, History, created, names
+from treadle_server.core import events as e
 from treadle_server.core import signals as s
 from treadle_server.core.accept import Ask, accept
 from treadle_server.core.errors import Reason, Refused
@@ -69,6 +70,17 @@ ALLOWED = {
     "CANCELLED": "FORK RETRY",
     "TIMED_OUT": "FORK RETRY",
 }
+# What a refusal calls them.
+ASKING = {
+    "Pause": "pausing",
+    "Resume": "resuming",
+    "Cancel": "cancelling",
+    "Complete": "completing",
+    "answer": "answering {call}",
+    "steer": "sending input",
+    "result": "submitting a result of {call}",
+    "Decide": "deciding",
+}
 OUTPUT = Content("the caller's own")
 
 
@@ -101,10 +113,12 @@ def ask_of(control: str, history: History, end_state: ThreadState = ThreadState.
     return asks[control]
 
 
-def check_refused(history: History, refused: object) -> None:
+def check_refused(history: History, refused: object, what: str) -> None:
     state = history.state
     assert isinstance(refused, Refused)
     assert refused.reason is Reason.THREAD_STATE_CONFLICT
+    during = f"{state.status.name} with CANCEL pending" if state.ending else state.status.name
+    assert refused.message == f"{what} is not possible while the thread is {during}"
     possible = "CANCEL FORK" if state.ending else ALLOWED[state.status.name]
     assert refused.metadata == {"current_state": state.status.name, "allowed": possible.replace(" ", ",")}
 
@@ -120,11 +134,13 @@ def test_a_control_does_what_the_page_says(situation: str, control: str, cell: s
     history = SITUATIONS[situation]()
     before, shown = history.state, repr(history.state)
 
-    made = accept(before, ask_of(control, history))
+    ask = ask_of(control, history)
+
+    made = accept(before, ask)
 
     assert repr(before) == shown
     if cell == "refused":
-        check_refused(history, made)
+        check_refused(history, made, ASKING[control].format(call=getattr(ask, "tool_call_id", "")))
     elif cell == "decided":
         assert isinstance(made, Refused)
         assert made.reason is Reason.APPROVAL_ALREADY_DECIDED
@@ -145,11 +161,32 @@ def test_a_control_does_what_the_page_says(situation: str, control: str, cell: s
         assert history.state.status.name == cell
 
 
+@pytest.mark.parametrize(
+    ("situation", "control"),
+    [
+        (situation, control)
+        for situation, control, cell in CELLS
+        if RECORDED[control] == "ControlRequested" and cell not in ("ok", "refused")
+    ],
+)
+def test_a_control_is_recorded_with_who_asked_and_why(situation: str, control: str) -> None:
+    history = SITUATIONS[situation]()
+    before, ask = history.state.sequence, ask_of(control, history)
+
+    history.take(ask)
+
+    recorded = history.events[before].payload
+    assert isinstance(recorded, e.ControlRequested)
+    assert isinstance(ask, s.Pause | s.Resume | s.Cancel | s.Complete)
+    assert recorded.command.name == control.upper()
+    assert (recorded.principal, recorded.reason) == ("users/ann", ask.reason)
+
+
 def test_the_table_covers_every_situation_once() -> None:
     assert [line[0] for line in LINES] == list(SITUATIONS)
 
 
-@pytest.mark.parametrize("end_state", [ThreadState.COMPLETED, ThreadState.FAILED, ThreadState.CANCELLED])
+@pytest.mark.parametrize("end_state", sorted(TERMINAL))
 @pytest.mark.parametrize("situation", [line[0] for line in LINES if line[4] == "s"])
 def test_complete_ends_in_the_state_and_with_the_output_of_the_caller(
     situation: str, end_state: ThreadState
@@ -159,7 +196,8 @@ def test_complete_ends_in_the_state_and_with_the_output_of_the_caller(
     history.take(ask_of("Complete", history, end_state))
 
     assert (history.state.status, history.state.output) == (end_state, OUTPUT)
-    assert history.state.stop_reason.name == "COMPLETED_BY_CALLER"
+    timed_out = end_state is ThreadState.TIMED_OUT
+    assert history.state.stop_reason.name == ("DEADLINE" if timed_out else "COMPLETED_BY_CALLER")
 
 
 @pytest.mark.parametrize(
@@ -181,6 +219,14 @@ def test_a_pending_control_is_carried_out_once_nothing_is_in_flight(
     assert history.state.pending is None
     expected = {"Pause": "PAUSED", "Cancel": "CANCELLED", "Complete": "FAILED"}[control]
     assert history.state.status.name == expected
+
+
+def test_an_attempt_that_waits_does_not_begin_while_a_pause_is_pending() -> None:
+    history = created().turn("", "look", "send").begin().tool_fails("call-1-1")
+
+    history.ask(s.Pause)
+
+    assert (history.startable, history.in_flight) == ([], ["call-1-2"])
 
 
 def test_resume_withdraws_a_pending_pause() -> None:
@@ -208,13 +254,16 @@ def test_a_pending_end_is_not_replaced_by_another() -> None:
     history.take(complete)
 
     assert accept(history.state, complete) == ()
-    for other in (
-        replace(complete, state=ThreadState.COMPLETED),
-        replace(complete, output=None),
-        ask_of("Cancel", history),
+    for other, what in (
+        (replace(complete, state=ThreadState.COMPLETED), "completing"),
+        (replace(complete, output=None), "completing"),
+        (ask_of("Cancel", history), "cancelling"),
     ):
         refused = accept(history.state, other)
         assert isinstance(refused, Refused)
+        assert refused.message == (
+            f"{what} is not possible while the thread is RUNNING with COMPLETE pending"
+        )
         assert refused.metadata == {"current_state": "RUNNING", "allowed": "COMPLETE,FORK"}
 
 
@@ -226,9 +275,9 @@ def test_complete_is_ok_for_a_thread_that_ended_so_and_refused_otherwise(situati
 
     assert accept(state, same) == ()
     assert accept(state, replace(same, output=None)) == ()
-    check_refused(history, accept(state, replace(same, output=Content("another"))))
+    check_refused(history, accept(state, replace(same, output=Content("another"))), "completing")
     for other in TERMINAL - {state.status}:
-        check_refused(history, accept(state, replace(same, state=other)))
+        check_refused(history, accept(state, replace(same, state=other)), "completing")
 
 
 @pytest.mark.parametrize("state", [state for state in ThreadState if state is not ThreadState.UNSPECIFIED])
@@ -238,20 +287,20 @@ def test_fork_is_always_possible_and_retry_of_an_ended_thread_only(state: Thread
 
 
 @pytest.mark.parametrize(
-    "ask",
+    ("ask", "what"),
     [
-        lambda history: s.SendInput(history.now, Content("yes"), "call-1-9"),
-        lambda history: s.SubmitToolResult(history.now, "call-1-9", "text"),
-        lambda history: s.SubmitToolResult(history.now, call_of(history, "ask"), "text"),
-        lambda history: s.SendInput(history.now, Content("yes"), call_of(history, "open_file")),
-        lambda history: s.SendInput(history.now, Content("yes"), call_of(history, "look")),
+        (lambda now: s.SendInput(now, Content("yes"), "call-1-9"), "answering call-1-9"),
+        (lambda now: s.SubmitToolResult(now, "call-1-9", "text"), "submitting a result of call-1-9"),
+        (lambda now: s.SubmitToolResult(now, "call-1-4", "text"), "submitting a result of call-1-4"),
+        (lambda now: s.SendInput(now, Content("yes"), "call-1-5"), "answering call-1-5"),
+        (lambda now: s.SendInput(now, Content("yes"), "call-1-1"), "answering call-1-1"),
     ],
     ids=["no such question", "no such call", "a question", "a client's call", "a call of the server"],
 )
-def test_what_is_not_open_cannot_be_settled(ask: Callable[[History], Ask]) -> None:
+def test_what_is_not_open_cannot_be_settled(ask: Callable[[int], Ask], what: str) -> None:
     history = SITUATIONS["tools in flight"]()
 
-    check_refused(history, accept(history.state, ask(history)))
+    check_refused(history, accept(history.state, ask(history.now)), what)
 
 
 @pytest.mark.parametrize("control", CONTROLS[1:])
@@ -260,6 +309,7 @@ def test_a_thread_that_was_never_created_does_not_exist(control: str) -> None:
 
     assert isinstance(refused, Refused)
     assert refused.reason is Reason.RESOURCE_NOT_FOUND
+    assert refused.message == "the thread does not exist"
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
@@ -268,4 +318,4 @@ def test_a_thread_is_created_once(situation: str) -> None:
 
     refused = accept(history.state, s.Create(history.now, history.state.origin.spec, Content("again")))  # type: ignore[union-attr]
 
-    check_refused(history, refused)
+    check_refused(history, refused, "creating")

@@ -1,5 +1,7 @@
 """How threads are ended from outside: grace, what is closed, what comes too late, and time."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.core.histories import (
@@ -19,6 +21,7 @@ from tests.core.histories import (
 from treadle_server.core import events as e
 from treadle_server.core import outcomes as o
 from treadle_server.core import signals as s
+from treadle_server.core.accept import Ask
 from treadle_server.core.decide import wake_at
 from treadle_server.core.errors import Reason
 from treadle_server.core.kinds import CallStatus, StopReason, ThreadState
@@ -46,6 +49,9 @@ def test_a_cancel_keeps_what_still_arrives_within_its_grace() -> None:
     history.ask(o.Aborted, call_id="call-1-2", attempt=1)
 
     assert history.state.status is ThreadState.CANCELLED
+    assert payloads(history, e.ToolCallCompleted)[1].observation == (
+        "stopped before the result came: whether it took effect is unknown"
+    )
     assert statuses(history) == {
         "call-1-1": CallStatus.SUCCEEDED,
         "call-1-2": CallStatus.UNKNOWN,
@@ -120,13 +126,12 @@ def test_after_the_grace_everything_open_is_closed_in_the_append_of_the_end() ->
         "ToolCallCompleted ToolCallCompleted ApprovalDecided ToolCallCompleted ToolCallCompleted "
         "ToolCallCompleted ThreadEnded"
     )
-    assert statuses(history) == {
-        "call-1-1": CallStatus.ABANDONED,
-        "call-1-2": CallStatus.UNKNOWN,
-        "call-1-3": CallStatus.CANCELLED,
-        "call-1-4": CallStatus.CANCELLED,
-        "call-1-5": CallStatus.CANCELLED,
-    }
+    late, not_run = "the thread ended before the result came", "not run: the thread ended"
+    assert payloads(history, e.ToolCallCompleted) == [
+        e.ToolCallCompleted("call-1-1", CallStatus.ABANDONED, late),
+        e.ToolCallCompleted("call-1-2", CallStatus.UNKNOWN, f"{late}: whether it took effect is unknown"),
+        *(e.ToolCallCompleted(f"call-1-{number}", CallStatus.CANCELLED, not_run) for number in (3, 4, 5)),
+    ]
 
 
 def test_a_model_call_that_is_open_at_the_end_is_closed_and_in_the_cost_as_unknown() -> None:
@@ -158,13 +163,16 @@ def test_a_tool_call_that_waits_to_retry_was_tried_and_is_abandoned() -> None:
     assert statuses(history) == {"call-1-1": CallStatus.ABANDONED}
 
 
-@pytest.mark.parametrize(("grace", "wake"), [(0, 0), (HOUR, HOUR)])
-def test_the_grace_is_the_callers(grace: int, wake: int) -> None:
+@pytest.mark.parametrize("grace", [0, HOUR])
+@pytest.mark.parametrize(("control", "fields"), [(s.Cancel, {}), (s.Complete, {"state": ThreadState.FAILED})])
+def test_the_grace_is_the_callers(
+    control: Callable[..., Ask], fields: dict[str, ThreadState], grace: int
+) -> None:
     history = model_in_flight()
 
-    history.ask(s.Cancel, grace_micros=grace)
+    history.ask(control, grace_micros=grace, **fields)
 
-    assert wake_at(history.state) == history.now + wake
+    assert wake_at(history.state) == history.now + grace
 
 
 def test_the_grace_is_not_over_before_its_time() -> None:
@@ -266,6 +274,7 @@ def test_an_ended_thread_wants_nothing_and_is_never_due(situation: str) -> None:
 WAKES = {
     "pending": 30 * DAY,
     "model in flight": 3_600 * SECOND + SECOND,
+    "pausing": 3_600 * SECOND + SECOND,
     "paused at first": 30 * DAY,
     "waits for approval": HOUR + 2 * SECOND,
     "paused for approval": HOUR + 2 * SECOND,

@@ -1,5 +1,7 @@
 """The complete record of a thread's turns, folded from its log."""
 
+from dataclasses import replace
+
 from tests.core.histories import (
     COST,
     HOUR,
@@ -12,7 +14,7 @@ from tests.core.histories import (
     tools_in_flight,
 )
 from treadle_server.core import signals as s
-from treadle_server.core.events import Event, ExecutionRecovered, StateChanged
+from treadle_server.core.events import Event, ExecutionRecovered, StateChanged, ToolCallCompleted, Unknown
 from treadle_server.core.iterations import Action, Iteration, iterations
 from treadle_server.core.kinds import CallStatus, ThreadState
 from treadle_server.core.values import Cost, Usage
@@ -121,6 +123,17 @@ def test_the_record_adds_up_to_the_state() -> None:
     assert len(record) == history.state.iteration
     assert sum(len(iteration.actions) for iteration in record) == history.state.tool_call_count
     assert sum(iteration.cost.cost_micros for iteration in record) == history.state.cost.cost_micros
+
+
+def test_an_iteration_whose_end_a_newer_release_wrote_ends_where_the_next_one_begins() -> None:
+    history = created().turn("", "look").begin().tool("call-1-1").begin()
+    events = [
+        replace(event, payload=Unknown(99)) if isinstance(event.payload, ToolCallCompleted) else event
+        for event in history.events
+    ]
+
+    first, second = iterations(events)
+    assert first.end_time_micros == second.start_time_micros == history.now
 
 
 def test_events_before_the_first_iteration_belong_to_none() -> None:

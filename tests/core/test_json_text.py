@@ -28,6 +28,7 @@ VALUES = st.recursive(
         ("[" + ",".join(["[]"] * 100) + "]", "[" + ",".join(["[]"] * 100) + "]"),
         ('["' + "[" * 100 + '"]', '["' + "[" * 100 + '"]'),
         ('["\\"' + "[" * 100 + '"]', '["\\"' + "[" * 100 + '"]'),
+        ("[" * 63 + "[],[]" + "]" * 63, "[" * 63 + "[],[]" + "]" * 63),
     ],
 )
 def test_a_value_has_one_text(text: str, wanted: str) -> None:
@@ -42,19 +43,20 @@ def test_a_value_has_one_text(text: str, wanted: str) -> None:
         ("[1,]", "must be JSON"),
         ("[NaN]", "must not have NaN"),
         ("-Infinity", "must not have -Infinity"),
-        ("1e999", "numbers of a usual size"),
-        ("1" * 5000, "numbers of a usual size"),
-        (r'"\ud83d"', "lone surrogates"),
-        ('"\ud83d"', "lone surrogates"),
-        (r'{"a":{"b":1,"b":2}}', "a key twice"),
-        (r'{"b":1,"\u0062":2}', "a key twice"),
-        ("[" * 65 + "]" * 65, "at most 64 levels"),
-        ('{"a":' * 65 + "1" + "}" * 65, "at most 64 levels"),
-        ("[" * 200_000, "at most 64 levels"),
+        ("1e999", "must have only numbers of a usual size"),
+        ("1" * 5000, "must have only numbers of a usual size"),
+        (r'"\ud83d"', "must not have lone surrogates"),
+        ('"\ud83d"', "must not have lone surrogates"),
+        (r'{"a":{"b":1,"b":2}}', "must not have a key twice in one object"),
+        (r'{"b":1,"\u0062":2}', "must not have a key twice in one object"),
+        ("[" * 65 + "]" * 65, "must be at most 64 levels deep"),
+        ('{"a":' * 65 + "1" + "}" * 65, "must be at most 64 levels deep"),
+        ("[" + "[]," * 3 + "[" * 64 + "]" * 65, "must be at most 64 levels deep"),
+        ("[" * 200_000, "must be at most 64 levels deep"),
     ],
 )
 def test_what_is_not_the_same_to_every_reader_is_refused(text: str, problem: str) -> None:
-    with pytest.raises(JsonTextError, match=problem) as caught:
+    with pytest.raises(JsonTextError, match=f"^{problem}") as caught:
         canonical(text)
 
     assert len(str(caught.value)) < 100
@@ -104,9 +106,23 @@ def test_cleaned_text_has_no_lone_surrogate(text: str, cleaned: str) -> None:
     assert clean(text) == cleaned
 
 
-def test_text_that_was_cut_says_so_where_there_is_room() -> None:
-    assert bounded("x" * 200, 100) == (
-        "x" * 47 + "\n[truncated: it has 200 bytes, at most 100 are shown]",
-        True,
-    )
-    assert bounded("ü" * 10, 5) == ("üü", True)
+MARK = "\n[truncated: it has 200 bytes, at most %s are shown]"
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_max", "shown"),
+    [
+        ("x" * 200, 100, "x" * 47 + MARK % 100),
+        ("ü" * 100, 100, "ü" * 23 + MARK % 100),
+        ("x" * 200, 53, "x" + MARK % 53),
+        ("x" * 200, 52, "x" * 52),
+        ("x" * 200, 51, "x" * 51),
+        ("ü" * 10, 5, "üü"),
+    ],
+)
+def test_text_that_was_cut_says_so_where_there_is_room(text: str, bytes_max: int, shown: str) -> None:
+    assert bounded(text, bytes_max) == (shown, True)
+
+
+def test_text_that_just_fits_is_not_cut() -> None:
+    assert bounded("ü" * 100, 200) == ("ü" * 100, False)

@@ -1,5 +1,7 @@
 """Why threads fail: limits, faults and refusals, each with what is kept."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.core.histories import (
@@ -16,6 +18,7 @@ from tests.core.histories import (
 from treadle_server.core import events as e
 from treadle_server.core import outcomes as o
 from treadle_server.core.commands import CallModel, CallTool
+from treadle_server.core.decide import due
 from treadle_server.core.kinds import CallStatus, Effect, ThreadState
 from treadle_server.core.policy import backoff
 from treadle_server.core.values import Content, Fault, Usage
@@ -35,6 +38,7 @@ def test_the_last_iteration_allowed_may_run_its_tools_but_no_other_follows() -> 
     history.tool("call-2-1")
 
     assert end(history) == ("FAILED", "MAX_ITERATIONS", 8)
+    assert history.state.error == Fault(8, "limits.max_iterations of 2 is reached")
     assert history.state.output == Content("two")
 
 
@@ -57,6 +61,7 @@ def test_a_turn_with_more_tool_calls_than_are_left_runs_none_of_them(calls: int)
     history.turn("more", *["look"] * calls)
 
     assert end(history) == ("FAILED", "MAX_TOOL_CALLS", 8)
+    assert history.state.error == Fault(8, "limits.max_tool_calls of 3 is reached")
     assert history.state.tool_call_count == 2
     assert history.state.output == Content("more")
 
@@ -74,6 +79,7 @@ def test_input_tokens_are_limited_over_all_model_calls() -> None:
     history.turn("", "look").begin().tool("call-2-1")
 
     assert end(history) == ("FAILED", "MAX_TOKENS", 8)
+    assert history.state.error == Fault(8, "limits.max_input_tokens of 20 is reached")
 
 
 def test_an_answer_over_the_token_limit_is_an_answer() -> None:
@@ -117,7 +123,9 @@ def test_a_delay_is_half_random_bounded_and_no_less_than_was_asked_for(
 ) -> None:
     asked = None if retry_after is None else retry_after * SECOND
 
-    assert backoff(attempt, jitter, asked) == int(delay * SECOND)
+    waited = backoff(attempt, jitter, asked)
+
+    assert (type(waited), waited) == (int, int(delay * SECOND))
 
 
 def test_an_attempt_that_waits_does_not_begin_before_its_time() -> None:
@@ -128,7 +136,16 @@ def test_an_attempt_that_waits_does_not_begin_before_its_time() -> None:
     )
 
     assert names(*draft.events) == "ModelCallFailed"
-    assert history.wanted == {CallModel("model-1", 2, begun=False, not_before=history.now + SECOND // 4)}
+    time = history.now + SECOND // 4
+    assert history.wanted == {CallModel("model-1", 2, begun=False, not_before=time)}
+    assert due(history.state, time - 1) == []
+    assert due(history.state, time) == [*history.wanted]
+
+
+def test_a_model_call_is_tried_again_no_sooner_than_the_provider_asks() -> None:
+    history = model_in_flight().model_fails(retry_after_micros=10 * SECOND)
+
+    assert history.wanted == {CallModel("model-1", 2, begun=False, not_before=history.now + 10 * SECOND)}
 
 
 def test_a_fault_that_no_retry_cures_fails_at_once() -> None:
@@ -166,8 +183,13 @@ def test_three_turns_in_a_row_that_cannot_be_taken_fail(turn: dict[str, object],
         e.OutputRejected(f"model-{number}", problem) for number in (1, 2, 3)
     ]
     assert end(history) == ("FAILED", "INVALID_OUTPUT", 9)
-    assert history.state.error is not None
-    assert history.state.error.message.endswith(problem)
+    assert history.state.error == Fault(9, f"3 turns in a row could not be taken: {problem}")
+
+
+def test_three_turns_in_a_row_with_calls_that_cannot_be_run_fail() -> None:
+    history = created().turn("", "loook").turn("", "loook").turn("", "loook", "loook")
+
+    assert history.state.error == Fault(9, "none of the tool calls of 3 turns in a row could be run")
 
 
 def test_a_turn_with_as_many_calls_as_are_taken_is_taken() -> None:
@@ -223,7 +245,9 @@ def test_a_tool_is_tried_as_often_as_it_allows_and_at_most_once_only_once(name: 
         assert command == CallTool(
             "call-1-1", name, '{"n":1}', effect, attempt, begun=False, not_before=command.not_before
         )
-        history.at(command.not_before or history.now).begin().tool_fails("call-1-1")
+        history.at(command.not_before or history.now).begin()
+        assert history.wanted == {replace(command, begun=True, not_before=0)}
+        history.tool_fails("call-1-1")
 
     assert history.events[-1].payload == e.ToolCallCompleted("call-1-1", CallStatus.FAILED, "no line")
     assert len(payloads(history, e.ToolAttemptFailed)) == attempts - 1
@@ -242,8 +266,21 @@ def test_a_tool_waits_for_its_next_attempt_while_the_others_run() -> None:
 
 
 def test_a_tool_failure_that_no_retry_cures_is_told_to_the_model_at_once() -> None:
-    history = created().turn("", "look").begin().tool_fails("call-1-1", retryable=False)
+    history = created().turn("", "look").begin()
 
+    history.ask(
+        o.ToolFailed,
+        call_id="call-1-1",
+        attempt=1,
+        status=CallStatus.TIMED_OUT,
+        message="no answer in 60 s",
+        retryable=False,
+        duration_micros=60 * SECOND,
+    )
+
+    assert payloads(history, e.ToolCallCompleted) == [
+        e.ToolCallCompleted("call-1-1", CallStatus.TIMED_OUT, "no answer in 60 s", 60 * SECOND)
+    ]
     assert history.startable == ["model-2"]
 
 

@@ -5,6 +5,7 @@ import pytest
 from tests.core.histories import (
     COST,
     MODEL,
+    REFERENCE,
     SECOND,
     USAGE,
     History,
@@ -23,8 +24,53 @@ from treadle_server.core import signals as s
 from treadle_server.core.accept import accept
 from treadle_server.core.commands import CallModel, CallTool
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.core.kinds import CallStatus, Effect, StopReason, ThreadState, Verdict
+from treadle_server.core.evolve import fold
+from treadle_server.core.kinds import CallStatus, Effect, StopReason, ThreadState, TriggerType, Verdict
 from treadle_server.core.values import Content, Cost, ProposedCall, Usage
+
+
+def test_a_thread_is_created_with_all_that_its_creator_said() -> None:
+    subject, trigger = e.Subject("user", "42"), e.Trigger(TriggerType.EVENT, "users/ann")
+    text = Content("hi")
+    history = History()
+
+    history.ask(
+        s.Create,
+        spec=REFERENCE,
+        input=text,
+        principal="users/ann",
+        session="sessions/s",
+        parent_object="objects/o",
+        parent_thread="threads/p",
+        subject=subject,
+        trigger=trigger,
+    )
+
+    origin = e.ThreadCreated(
+        spec=REFERENCE,
+        session="sessions/s",
+        parent_object="objects/o",
+        parent_thread="threads/p",
+        subject=subject,
+        trigger=trigger,
+        principal="users/ann",
+    )
+    assert [event.payload for event in history.events] == [
+        origin,
+        e.InputReceived(text, principal="users/ann"),
+    ]
+    assert (history.state.origin, history.state.first_input) == (origin, text)
+    assert history.steer().state.first_input == text
+
+
+def test_a_thread_whose_log_a_newer_release_wrote_is_refused() -> None:
+    history = created()
+    history.state = fold(history.state, [e.Event(3, history.now, 0, e.Unknown(99))])
+
+    refused = history.refusal(s.Cancel)
+
+    assert refused.reason is Reason.RECORD_CORRUPT
+    assert refused.message == "the thread's log was written by a newer release"
 
 
 def test_a_new_thread_wants_its_first_model_call() -> None:
@@ -37,8 +83,14 @@ def test_a_thread_runs_from_its_first_intent_on() -> None:
     made = history.ask(s.Begin, commands=(CallModel("model-1", 1, begun=False),))
 
     assert names(*made) == "StateChanged IterationStarted ModelCallStarted"
+    assert made[0].payload == e.StateChanged(ThreadState.PENDING, ThreadState.RUNNING, StopReason.UNSPECIFIED)
+    assert history.state.state_time == history.now
     assert history.wanted == {CallModel("model-1", 1, begun=True)}
     assert history.state.start_time == history.now
+
+
+def test_beginning_nothing_begins_nothing() -> None:
+    assert created().ask(s.Begin, commands=()) == ()
 
 
 def test_events_name_the_model_as_the_thread_was_created_with_it() -> None:
@@ -56,12 +108,23 @@ def test_a_final_message_ends_the_thread_with_its_text() -> None:
     assert ended == e.ThreadEnded(
         ThreadState.COMPLETED, StopReason.FINISHED, Content("42"), usage=USAGE, cost=COST
     )
-    assert payloads(history, e.MessageCompleted)[0].final
+    assert payloads(history, e.MessageCompleted) == [
+        e.MessageCompleted("message-1", "model-1", "42", final=True, truncated=False)
+    ]
     assert history.wanted == frozenset()
 
 
+def test_an_answer_that_was_cut_short_is_an_answer_that_says_so() -> None:
+    history = model_in_flight().reply("forty", truncated=True)
+
+    assert payloads(history, e.MessageCompleted) == [
+        e.MessageCompleted("message-1", "model-1", "forty", final=True, truncated=True)
+    ]
+
+
 def test_a_tool_call_is_requested_begun_and_observed_before_the_next_model_call() -> None:
-    history = created().turn("let me look", "look")
+    history = created().turn("let me look", "look", thought="where?")
+    assert payloads(history, e.ThoughtRecorded) == [e.ThoughtRecorded("model-1", "where?")]
     command = CallTool("call-1-1", "look", '{"n":1}', Effect.READ_ONLY, 1, begun=False)
     assert history.wanted == {command}
     assert not payloads(history, e.MessageCompleted)[0].final
@@ -169,7 +232,14 @@ def test_the_calls_that_can_run_do_so_beside_one_that_cannot() -> None:
 
 
 def test_the_first_iteration_consumes_every_input_so_far() -> None:
-    history = created().steer().begin()
+    history = created()
+    history.ask(s.SendInput, content=Content("and"), principal="users/bob")
+    assert payloads(history, e.InputReceived) == [
+        e.InputReceived(Content("hello"), principal="users/ann"),
+        e.InputReceived(Content("and"), principal="users/bob"),
+    ]
+
+    history.begin()
 
     assert payloads(history, e.IterationStarted) == [e.IterationStarted(1, (2, 3))]
     assert history.state.inputs == ()
@@ -208,6 +278,7 @@ def test_inputs_that_wait_are_limited() -> None:
     refused = history.refusal(s.SendInput, content=Content("one too many"))
 
     assert refused.reason is Reason.RATE_LIMITED
+    assert refused.message == "100 inputs wait to be taken already"
     assert refused.metadata == {"limit": "100", "remaining": "0"}
 
 
@@ -309,8 +380,10 @@ def test_a_question_and_a_clients_call_wait_for_those_they_are_put_to() -> None:
 def test_an_answer_is_data_where_it_has_data() -> None:
     history = created().turn("", "ask")
 
-    history.ask(s.SendInput, content=Content("see data", '{"a":1}'), tool_call_id="call-1-1")
+    content = Content("see data", '{"a":1}')
+    history.ask(s.SendInput, content=content, tool_call_id="call-1-1", principal="users/bob")
 
+    assert payloads(history, e.InputReceived)[1] == e.InputReceived(content, "call-1-1", "users/bob")
     assert payloads(history, e.ToolCallCompleted)[0].observation == '{"a":1}'
     assert history.state.inputs == ()
 

@@ -21,7 +21,7 @@ from treadle_server.core.commands import CallModel
 from treadle_server.core.decide import CLOCK_SLACK_MICROS, decide, due
 from treadle_server.core.kinds import CallStatus, StopReason, ThreadState, UnknownPolicy
 from treadle_server.core.replies import UNKNOWN_OUTCOME
-from treadle_server.core.values import Cost, Usage
+from treadle_server.core.values import Cost, Fault, Usage
 
 
 def test_a_model_call_begins_again_as_another_attempt_and_the_lost_one_is_in_the_cost() -> None:
@@ -88,6 +88,12 @@ def test_where_the_policy_is_to_fail_an_unknown_outcome_fails_the_thread() -> No
         "call-1-1": CallStatus.UNKNOWN,
         "call-1-2": CallStatus.ABANDONED,
     }
+
+
+def test_where_the_policy_is_to_fail_every_call_with_an_unknown_outcome_is_named() -> None:
+    history = created(spec(on_unknown_outcome=UnknownPolicy.FAIL)).turn("", "send", "send").begin().crash()
+
+    assert history.state.error == Fault(9, "the outcome of call-1-1, call-1-2 is unknown after a crash")
 
 
 @pytest.mark.parametrize("name", ["look", "save"])

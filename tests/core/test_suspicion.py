@@ -2,12 +2,13 @@
 
 import pytest
 
-from tests.core.histories import History, created, model_in_flight, spec
+from tests.core.histories import SITUATIONS, History, created, model_in_flight, spec
 from treadle_server.core import events as e
 from treadle_server.core import outcomes as o
 from treadle_server.core import signals as s
 from treadle_server.core import suspicion
 from treadle_server.core.kinds import CallStatus, StopReason, ThreadState, UnknownPolicy
+from treadle_server.core.values import Fault
 
 
 def looking() -> History:
@@ -40,6 +41,32 @@ def test_the_crash_that_is_not_recorded_yet_counts_once() -> None:
     assert suspicion.crashes(history.state, 3, blameless=True) == 1
     assert suspicion.crashes(history.state, 2, blameless=False) == 0
     assert suspicion.crashes(created().turn("", "ask").state, 3, blameless=False) == 0
+
+
+def test_the_first_crash_of_all_counts_once_too() -> None:
+    assert suspicion.crashes(looking().state, 2, blameless=False) == 1
+    assert suspicion.crashes(looking().state, 2, blameless=True) == 0
+
+
+@pytest.mark.parametrize(("times", "suspected"), [(0, False), (1, False), (2, True), (3, True)])
+def test_a_thread_is_suspected_from_the_second_crash_in_a_row_until_an_outcome(
+    times: int, suspected: bool
+) -> None:
+    history = crashed(looking(), times)
+    assert suspicion.suspected(history.state) is suspected
+
+    history.tool("call-1-1")
+
+    assert not suspicion.suspected(history.state)
+
+
+def test_a_thread_that_has_ended_is_not_suspected() -> None:
+    history = crashed(looking(), 2)
+
+    history.due()
+
+    assert history.state.ended
+    assert not suspicion.suspected(history.state)
 
 
 def test_a_server_that_takes_a_thread_up_twice_counts_no_crash_for_it() -> None:
@@ -80,7 +107,8 @@ def test_a_result_clears_the_step() -> None:
 
 
 def test_a_failure_of_the_call_itself_clears_the_step() -> None:
-    assert crashed(looking(), 2).tool_fails("call-1-1").state.crashes == {}
+    assert crashed(looking(), 1).tool_fails("call-1-1").state.crashes == {}, "another attempt follows"
+    assert crashed(looking(), 2).tool_fails("call-1-1").state.crashes == {}, "it was the last one"
     assert crashed(model_in_flight(), 2).model_fails().state.crashes == {}
 
 
@@ -115,6 +143,15 @@ def test_who_is_found_guilty_ends_poisoned_with_every_call_closed() -> None:
     }
 
 
+def test_the_end_says_that_it_was_the_models_call() -> None:
+    history = crashed(model_in_flight(), 2)
+    history.ask(o.Recovered, epoch=4, guilty=True)
+
+    assert history.state.error == Fault(
+        10, "the server went down 3 times in a row during this thread's call of the model"
+    )
+
+
 @pytest.mark.parametrize("times", [0, 1])
 def test_fewer_than_three_crashes_make_nobody_guilty(times: int) -> None:
     history = crashed(looking(), times)
@@ -145,13 +182,14 @@ def test_an_unknown_outcome_that_fails_the_thread_comes_before_guilt() -> None:
     assert history.state.stop_reason is StopReason.TOOL_OUTCOME_UNKNOWN
 
 
-@pytest.mark.parametrize("history", [created(), model_in_flight(), created().turn("", "ask")])
-def test_a_thread_that_cannot_be_driven_ends_without_details(history: History) -> None:
+@pytest.mark.parametrize("situation", ["pending", "model in flight", "waits for an answer"])
+def test_a_thread_that_cannot_be_driven_ends_without_details(situation: str) -> None:
+    history = SITUATIONS[situation]()
+
     history.ask(o.DriveFailed)
 
     assert (history.state.status, history.state.stop_reason) == (ThreadState.FAILED, StopReason.INTERNAL)
-    assert history.state.error is not None
-    assert history.state.error.code == 13
+    assert history.state.error == Fault(13, "the server failed at driving the thread; its log says why")
     assert history.state.in_flight is False
 
 

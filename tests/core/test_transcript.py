@@ -85,9 +85,11 @@ def test_why_a_turn_was_not_taken_stands_after_it() -> None:
     assert entries(history.events)[1:] == [ModelEntry("{}", "", ()), ProblemEntry("no field a")]
 
 
-def test_a_problem_belongs_to_one_turn() -> None:
-    history = model_in_flight().reply("{}", problem="no field a").turn("", "look").begin()
+def test_a_problem_and_a_thought_belong_to_one_turn() -> None:
+    history = model_in_flight().reply("{}", problem="no field a", thought="a?").turn("", "look").begin()
     history.tool("call-2-1").begin()
+
+    assert [entry.thought for entry in entries(history.events) if isinstance(entry, ModelEntry)] == ["a?", ""]
 
     assert [type(entry).__name__ for entry in entries(history.events)] == [
         "UserEntry",

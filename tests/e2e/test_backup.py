@@ -4,7 +4,6 @@
 import asyncio
 import hashlib
 import json
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from tests.faults.scripts import script
 from tests.faults.site import AGENT, Site, eventually, make_agents
 from treadle import Action, Client, NotFound, OutOfRange, SyncClient, Thread, ThreadEvent
 
+OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
 SECONDS = 30.0
 
 
@@ -35,11 +35,24 @@ def treadle(site: Site, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
+def steps_of_the_page() -> list[str]:
+    """What the page on operations gives between stopping a server and starting the next."""
+    section = OPERATIONS.partition("\n## Restore\n")[2]
+    lines = section.partition("```sh\n")[2].partition("```")[0].splitlines()
+    first, *steps, last = [line.partition("#")[0].strip() for line in lines]
+    assert (first, last) == ("kill -TERM $PID", "treadle serve")
+    return steps
+
+
 def restore(site: Site, backup: str) -> None:
-    """As the page on operations says."""
-    for ending in ("-wal", "-shm"):
-        site.db.with_name(site.db.name + ending).unlink(missing_ok=True)
-    shutil.copyfile(backup, site.db)
+    """Does what the page on operations says, as it is written there, with this backup's name."""
+    folder = site.db.parent
+    assert Path(backup).parent == folder / "treadle.db-backups"
+    steps = "\n".join(steps_of_the_page())
+    assert "before-upgrade.db" in steps
+    steps = steps.replace("before-upgrade.db", Path(backup).name)
+    subprocess.run(["sh", "-eu", "-c", steps], cwd=folder, timeout=SECONDS, check=True)
+    assert (folder / "broken" / "treadle.db").exists()
 
 
 async def create(client: Client, name: str, *turns: str, gate: str = "") -> str:
@@ -109,6 +122,32 @@ async def test_a_restored_store_is_as_it_was_and_its_threads_go_on(site: Site) -
     by_tool = [(line.tool, line.note) for line in site.ledger.effects()]
     assert by_tool.count(("send", "sending/1/1")) == 1
     assert by_tool.count(("save", "saving/1/1")) == 2
+
+
+async def test_a_file_put_in_place_by_a_rename_ends_the_server_and_is_left_as_it_is(site: Site) -> None:
+    async with site.client() as client:
+        await create(client, "early", "save")
+        made = await client.create_backup()
+        backup = Path(made.path).read_bytes()
+        new = site.db.with_name("new.db")
+        new.write_bytes(backup)
+
+        new.replace(site.db)
+
+        assert await site.ended() == 75
+        assert site.db.read_bytes() == backup
+        assert "treadle.db-wal" in await refused_start(site)
+        for ending in ("-wal", "-shm"):
+            site.db.with_name(f"treadle.db{ending}").unlink()
+        await site.start()
+        assert (await client.get_thread("threads/early")).name == "threads/early"
+
+
+async def refused_start(site: Site) -> str:
+    """Why the server does not start."""
+    with pytest.raises(AssertionError, match="the server ended with 1"):
+        await site.start()
+    return site.server.log_path.read_text().splitlines()[-1]
 
 
 async def test_what_was_done_after_a_backup_is_done_again_by_what_is_restored(site: Site) -> None:

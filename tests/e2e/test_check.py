@@ -2,26 +2,33 @@
 
 import asyncio
 import hashlib
+import json
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.server_process import ServerProcess
 from treadle import Client
+from treadle_server.core.events import Event, ThreadEnded
+from treadle_server.ports.log import StoredRecord
+from treadle_server.services.file_check import FileCheck
+from treadle_server.stores.sqlite.checking import open_inspection
+from treadle_server.wire.codec import ProtoCodec
 
 _CHECK = "import typer; from treadle_server.cli import check; typer.run(check)"
 
 
-def _check(path: Path) -> tuple[int, list[str]]:
-    """The exit code, and what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", _CHECK, str(path)], capture_output=True, text=True, timeout=60, check=False
-    )
+def _check(path: Path, *before: str) -> tuple[int, list[str]]:
+    """The exit code, and what it printed. `before` stands before the command."""
+    command = [*before, sys.executable, "-c", _CHECK, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, (done.stdout + done.stderr).splitlines()
 
 
@@ -83,6 +90,70 @@ def test_a_file_is_sound_in_use_after_a_kill_and_after_a_stop(tmp_path: Path) ->
     assert "-wal" in left
 
 
+def test_a_server_that_goes_on_writing_is_not_taken_for_damage(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "t.db") as server:
+        found = asyncio.run(_check_while_writing(server.start()))
+
+    for code, lines in found:
+        assert (code, len(lines)) == (0, 1), lines
+        assert "a server has it open" in lines[0]
+
+
+async def _check_while_writing(server: ServerProcess) -> list[tuple[int, list[str]]]:
+    """What checks say while threads begin, go on, are changed and deleted."""
+    turn = {"calls": [{"name": "calculator", "arguments": {"expression": "6 * 7"}}], "delay_ms": 1}
+    model = "scripted:" + json.dumps({"turns": [turn] * 20 + [{"text": "Done."}]})
+    stopping = asyncio.Event()
+    async with Client(server.address, api_key="") as client:
+        await client.create_agent("busy", model=model, tool_groups=["toolGroups/builtin"])
+
+        async def write() -> None:
+            while not stopping.is_set():
+                made = await client.execute("busy", "Go.", tags=["a"], labels={"of": "b"})
+                await client.update_thread(made.name, tags=["b", "c"])
+                if made.name[-1] in "02468":
+                    await client.delete_thread(made.name)
+
+        writers = [asyncio.ensure_future(write()) for _ in range(6)]
+        found = [await asyncio.to_thread(_check, server.db) for _ in range(3)]
+        stopping.set()
+        await asyncio.gather(*writers)
+    return found
+
+
+def test_a_server_is_seen_through_a_link(tmp_path: Path) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(tmp_path / "t.db")
+    with ServerProcess(tmp_path / "t.db") as server:
+        server.start()
+        code, lines = _check(link)
+
+    assert code == 0, lines
+    assert "a server has it open" in lines[0]
+
+
+def test_a_folder_that_cannot_be_written_is_checked_and_left_as_it_is(tmp_path: Path) -> None:
+    """In use, after a kill, after a stop. For root only without its privileges."""
+    before = ["setpriv", "--bounding-set=-all"] if os.geteuid() == 0 else []
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    found = []
+    with ServerProcess(folder / "t.db") as server:
+        asyncio.run(_fill(server.start()))
+        for end in (lambda: None, server.kill, lambda: server.start().terminate()):
+            end()
+            modes = {each: each.stat().st_mode for each in (*folder.iterdir(), folder)}
+            for each in modes:
+                each.chmod(0o500 if each.is_dir() else 0o400)
+            found.append(_check(server.db, *before))
+            for each in reversed(modes):
+                each.chmod(modes[each])
+
+    for code, lines in found:
+        assert (code, len(lines)) == (0, 1), lines
+    assert ["a server has it open" in lines[0] for _, lines in found] == [True, False, False]
+
+
 _DAMAGE = {
     "an event": (
         "UPDATE events SET body = x'00' WHERE thread = 1 AND sequence = 2",
@@ -119,6 +190,27 @@ def test_damage_is_told_by_the_name_of_its_thread(path: Path, names: list[str], 
     assert "problems; 4 threads" in lines[-1]
 
 
+class _OneThatFails(ProtoCodec):
+    """Makes of the end of a thread what no fold can take."""
+
+    def decode(self, stored: StoredRecord) -> Event:
+        event = super().decode(stored)
+        if isinstance(event.payload, ThreadEnded):
+            return replace(event, payload=replace(event.payload, stop_reason=99))  # type: ignore[arg-type]
+        return event
+
+
+def test_a_log_that_does_not_add_up_is_told_and_the_other_threads_are_checked(
+    path: Path, names: list[str]
+) -> None:
+    with closing(open_inspection(path)) as inspection:
+        problems = list(FileCheck(inspection, _OneThatFails()).problems())
+
+        assert [problem.partition(":")[0] for problem in problems] == names[:3]
+        assert all("does not follow from those before it" in problem for problem in problems)
+        assert inspection.counts()["threads"] == 4
+
+
 _ROWS = {
     "sessions": "UPDATE sessions SET active_mirror = 3",
     "agent adder": "UPDATE agents SET revision = 9 WHERE id = 'adder'",
@@ -151,6 +243,26 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
     assert missing == (2, [f"treadle check: {tmp_path / 'nowhere.db'} is not there"])
     assert other == (1, [f"treadle check: {theirs} is not a database of this program"])
     assert not (tmp_path / "nowhere.db-lock").exists()
+
+
+def test_a_backup_is_checked_without_anything_beside_it(path: Path) -> None:
+    assert _check(path)[0] == 0
+
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_pages_that_cannot_be_read_are_told_a_line_each(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    for page in range(10, len(data) // 8192, 3):
+        data[page * 8192 : page * 8192 + 64] = b"\xff" * 64
+    path.write_bytes(data)
+
+    code, lines = _check(path)
+
+    assert code == 1
+    assert len(lines) > 3
+    assert all(line.partition(": ")[0] for line in lines), lines
+    assert f"{len(lines) - 1} problems" in lines[-1]
 
 
 def test_a_server_does_not_start_on_a_file_whose_index_is_damaged(path: Path) -> None:

@@ -20,7 +20,7 @@ from treadle_server.core.values import Content
 from treadle_server.engine.admission import Admission, Bounds
 from treadle_server.engine.embedded import EmbeddedEngine
 from treadle_server.engine.journal import Journal
-from treadle_server.engine.quarantine import Pace, Quarantine
+from treadle_server.engine.quarantine import PACE, Pace, Quarantine
 from treadle_server.engine.recovery import recover
 from treadle_server.engine.specs import CachedSpecs
 from treadle_server.engine.steps import Steps
@@ -224,10 +224,11 @@ async def open_house(
     heartbeat_seconds: float = 15.0,
     tail_events_max: int = 512,
     look_seconds: float = 30.0,
-    pace: Pace | None = None,
+    pace: Pace = PACE,
+    codec: ProtoCodec | None = None,
 ) -> House:
     """Tools are those of the bench, or the server's own; models are the server's own and those given."""
-    clock, codec, fatal = LoopClock(), ProtoCodec(), list[Exception]()
+    clock, codec, fatal = LoopClock(), codec or ProtoCodec(), list[Exception]()
     store = await SqliteStore.open(path, on_fatal=fatal.append, clock=clock)
     log = HeldLog(store.log)
     feed = HotFeed(log, codec, heartbeat_seconds=heartbeat_seconds, tail_events_max=tail_events_max)

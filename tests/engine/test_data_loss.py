@@ -7,13 +7,19 @@ import pytest
 from tests.engine.conftest import OpenHouse
 from tests.engine.handloop import turns, until, within
 from tests.engine.house import House, left_over, say, use
-from tests.stores.kit import execute
+from tests.stores.kit import Gate, execute
 from treadle_server.core import signals as s
 from treadle_server.core.errors import Reason, Refused
+from treadle_server.core.events import Event
 from treadle_server.core.kinds import StopReason, ThreadState
-from treadle_server.ports.feed import Watch
-from treadle_server.ports.log import ThreadKey
+from treadle_server.ports.feed import Subscription, Watch
+from treadle_server.ports.log import StoredRecord, ThreadKey
+from treadle_server.services.keys import Identity
+from treadle_server.services.requests import Replays
+from treadle_server.services.thread_reads import ThreadReads
+from treadle_server.services.threads import Threads
 from treadle_server.stores.sqlite import checksums
+from treadle_server.wire.codec import ProtoCodec
 
 CONDEMNED = (ThreadState.FAILED, StopReason.DATA_LOSS)
 DAMAGE = {
@@ -155,3 +161,101 @@ async def test_a_thread_that_a_newer_release_wrote_is_not_damaged(build: OpenHou
 
     assert refused.value.reason is Reason.RECORD_CORRUPT
     assert (await house.row(newer)).state == ThreadState.RUNNING
+
+
+ROW_DAMAGE = "UPDATE threads SET revision = revision + 1 WHERE thread = ?"
+STOP_REASON = "SELECT stop_reason FROM threads WHERE thread = ?"
+
+
+@pytest.mark.parametrize("damage", [DAMAGE["the spec"], ROW_DAMAGE], ids=["spec", "row"])
+async def test_a_server_starts_though_a_damaged_thread_cannot_be_ended_yet(
+    build: OpenHouse, damage: str
+) -> None:
+    house, bad, _ = await damaged(build, damage)
+    gate = Gate()
+    await gate.hold(house.store)
+
+    assert await house.recover() == 2
+    before = execute(house.path, STOP_REASON, bad.thread)
+    gate.opening.set()
+
+    assert before == [(0,)]
+    while execute(house.path, STOP_REASON, bad.thread) != [(StopReason.DATA_LOSS,)]:
+        await turns(1)
+
+
+async def test_a_damage_that_is_gone_at_the_second_look_condemns_nobody(build: OpenHouse) -> None:
+    first = await build()
+    first.bench.add("ask", asks=True)
+    key = await first.start(use("ask"), say("fine"))
+    await within(first.reached(key, ThreadState.WAITING_INPUT))
+    await first.crash()
+    codec = OneBadLook()
+    house = await build(bench=first.bench, codec=codec)
+    await house.recover()
+
+    await house.cancel(key)
+
+    assert codec.looks == 1
+    assert (await house.ended(key)).state == ThreadState.CANCELLED
+
+
+class OneBadLook(ProtoCodec):
+    """Finds damage once that is not there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+
+    def decode(self, stored: StoredRecord) -> Event:
+        if not self.looks:
+            self.looks = 1
+            raise Refused(Reason.RECORD_CORRUPT, "a page")
+        return super().decode(stored)
+
+
+class DamagedJustBefore:
+    """Implements `ports.feed.Feed`: a thread is found damaged when its watcher has read its row already."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self.delta = house.feed.delta
+        self.refuse = house.feed.refuse
+
+    def follow(self, watch: Watch) -> Subscription:
+        execute(self._house.path, ROW_DAMAGE, watch.key.thread)
+        return self._house.feed.follow(watch)
+
+
+async def test_a_watcher_who_comes_just_after_the_damage_was_found_does_not_wait_for_ever(
+    house: House,
+) -> None:
+    key = await house.start({"hang": True})
+    await house.committed(key, "model_call_started")
+    row = await house.row(key)
+    store = house.store
+    reads = ThreadReads(
+        log=house.log,
+        threads=store.threads,
+        sessions=store.sessions,
+        engine=house.engine,
+        codec=house.codec,
+        specs=house.specs,
+    )
+    threads = Threads(
+        reads=reads,
+        threads=store.threads,
+        replays=Replays(store.requests, house.clock),
+        engine=house.engine,
+        feed=DamagedJustBefore(house),
+        clock=house.clock,
+    )
+    caller = Identity(key.tenant, "default", "users/ann", admin=False)
+
+    place = await threads.follow(caller, f"threads/{row.id}", Watch(key, row.sequence))
+    assert place is not None
+    with pytest.raises(Refused) as refused:
+        await within(anext(place))
+    place.close()
+
+    assert refused.value.reason is Reason.RECORD_CORRUPT

@@ -8,7 +8,7 @@ from tests.engine.conftest import OpenHouse
 from tests.engine.handloop import turns, until, within
 from tests.engine.house import House, left_over, say, use
 from tests.engine.workbench import Gate, Workbench, answer
-from tests.stores.kit import execute
+from tests.stores.kit import StatementWork, execute
 from treadle_server.core import events as e
 from treadle_server.core import signals as s
 from treadle_server.core.errors import Reason, Refused
@@ -19,6 +19,7 @@ from treadle_server.core.values import Content
 from treadle_server.engine.admission import Bounds
 from treadle_server.ports.engine import Waiting
 from treadle_server.ports.log import ThreadKey
+from treadle_server.stores.sqlite.statements import Answer
 
 
 async def approve(house: House, key: ThreadKey, call_id: str = "call-1-1") -> None:
@@ -243,6 +244,21 @@ async def test_the_lifetime_of_a_queued_thread_is_looked_after(build: OpenHouse,
     assert (row.state, row.stop_reason) == (ThreadState.TIMED_OUT, StopReason.DEADLINE)
     await house.check_ended(key)
     assert house.engine.waiting_count == 0
+
+
+async def test_damage_that_one_step_of_the_sweeper_meets_keeps_no_other_from_its_work(house: House) -> None:
+    await house.store.agents.create(1, "a", body=b"body", version_body=b"version", create_time=1)
+    (agent,) = await house.store.readers.rows("SELECT agent FROM agents")
+    ((was,),) = await house.store.readers.rows("SELECT purged FROM agents")
+    spoil = "ALTER TABLE request_ids RENAME TO gone"
+    await house.store.committer.submit(StatementWork([Answer(spoil)])).wait()
+    due = Answer(f"UPDATE agents SET purge_time = 1, delete_time = 1 WHERE agent = {agent[0]}")
+    await house.store.committer.submit(StatementWork([due])).wait()
+
+    house.sweeper.start()
+    await until(lambda: house.sweeper.looks > 0)
+
+    assert (was, await house.store.readers.rows("SELECT purged FROM agents")) == (0, [(1,)])
 
 
 async def test_a_timer_that_is_due_soon_does_not_wait_for_the_sweeper(house: House) -> None:

@@ -395,6 +395,71 @@ async def test_results_of_calls_already_made_outlast_a_full_disk(house: House) -
     await house.check_ended(key)
 
 
+async def test_while_the_disk_is_full_one_cancel_of_a_thread_waits_and_others_are_refused_at_once(
+    build: OpenHouse,
+) -> None:
+    house = await build(bounds=NOBODY_RUNS)
+    key = await house.start(say("fine"))
+    await fill_the_disk(house.store)
+    waiting = [asyncio.create_task(house.engine.ask(key, steer(house, LARGE)))]
+    await until(lambda: refusal(house.log) is not None)
+    waiting.append(asyncio.create_task(house.engine.ask(key, s.Cancel(house.clock.now()))))
+    await turns()
+    house.clock.advance(WAIT_SECONDS)
+    told = []
+    for asked in waiting:
+        with pytest.raises(Refused) as refused:
+            await within(asked)
+        told.append(refused.value.metadata)
+
+    for _ in range(5):
+        with pytest.raises(Refused) as refused:
+            await within(house.engine.ask(key, s.Cancel(house.clock.now())))
+        assert (refused.value.reason, refused.value.metadata) == (Reason.DISK_FULL, {})
+    await free_the_disk(house.store)
+
+    assert told == [{"may_take_effect": "true"}] * 2
+    assert (await house.ended(key)).state == ThreadState.CANCELLED
+    await until(lambda: not {"_left", "_background"} & left_over(house.engine).keys())
+    assert (await house.kinds(key)).count("control_requested") == 1
+
+
+async def test_who_waits_for_an_end_does_not_wait_for_room_without_bound(house: House) -> None:
+    gate = Gate(stubborn=True)
+    house.bench.add("send", gate)
+    key = await house.start(use("send"), say("fine"))
+    await until(lambda: gate.inside == 1)
+    waiting = asyncio.create_task(house.engine.ended(key))
+    await find_the_disk_full(house)
+    before = waiting.done()
+
+    house.clock.advance(WAIT_SECONDS)
+    with pytest.raises(Refused) as refused:
+        await within(waiting)
+    await free_the_disk(house.store)
+    gate.open()
+
+    assert not before
+    assert (refused.value.reason, refused.value.metadata) == (Reason.DISK_FULL, {"may_take_effect": "true"})
+
+
+async def test_a_call_that_changes_nothing_is_refused_on_a_full_disk_and_not_remembered(house: House) -> None:
+    gate = Gate(stubborn=True)
+    house.bench.add("send", gate)
+    key = await house.start(use("send"), say("fine"))
+    await until(lambda: gate.inside == 1)
+    await house.cancel(key, grace_seconds=60)
+    await find_the_disk_full(house)
+
+    with pytest.raises(Refused) as refused:
+        await within(house.engine.ask(key, s.Cancel(house.clock.now()), request(house, "")))
+
+    await free_the_disk(house.store)
+    gate.open()
+    assert (refused.value.reason, refused.value.metadata) == (Reason.DISK_FULL, {})
+    assert await house.store.requests.find(1, "r1", now=house.clock.now()) is None
+
+
 async def test_a_cancel_ends_a_thread_on_a_full_disk(house: House) -> None:
     gate = Gate()
     house.bench.add("send", gate, Effect.AT_MOST_ONCE)

@@ -7,11 +7,14 @@ from tests.engine.conftest import OpenHouse
 from tests.engine.handloop import turns, until, within
 from tests.engine.house import House, say, use
 from tests.engine.workbench import Gate, Workbench
+from tests.stores.disk import LARGE, fill_the_disk, free_the_disk, refusal
 from treadle_server.core import events as e
 from treadle_server.core.kinds import Effect, StopReason, ThreadState
+from treadle_server.engine.patience import WAIT_SECONDS
 from treadle_server.engine.quarantine import TURNS, Pace
-from treadle_server.ports.log import ThreadKey
+from treadle_server.ports.log import StoredRecord, ThreadKey, Unit
 from treadle_server.ports.trials import LastLife, Phase
+from treadle_server.wire.codec import ProtoCodec
 
 PACE = Pace(gather_seconds=0.05, without_seconds=0.5)
 HOUR = 3_600_000_000
@@ -295,3 +298,66 @@ async def test_a_suspect_that_waits_for_its_turn_can_be_cancelled(build: OpenHou
 
     assert phase is Phase.ALONE
     assert (await end_of(house, waiting))[0] == ThreadState.CANCELLED
+
+
+class Unreadable(ProtoCodec):
+    """A release that cannot make sense of what another wrote."""
+
+    def decode(self, stored: StoredRecord) -> e.Event:
+        raise KeyError(stored.sequence)
+
+
+async def test_a_thread_on_trial_that_cannot_be_folded_keeps_no_server_from_starting(
+    build: OpenHouse,
+) -> None:
+    lives = Lives(build)
+    house = await lives.begin()
+    key = await house.start(use("bad"), say("fine"))
+    for _ in range(2):
+        await lives.die_of("bad")
+        house = await lives.begin()
+    await within(lives.on_trial(Phase.SOLE, key))
+    await lives.die_of("bad")
+
+    house = await build(codec=Unreadable())
+    assert await house.recover() == 1
+    await house.crash()
+
+    house = await lives.begin()
+    assert (await house.row(key)).state == ThreadState.RUNNING
+    assert house.fatal == []
+
+
+async def test_a_guilty_thread_is_ended_and_the_server_starts_though_the_disk_is_full(
+    build: OpenHouse,
+) -> None:
+    lives = Lives(build)
+    house = await lives.begin()
+    other = await house.run(say("fine"))
+    key = await house.start(use("bad"), say("fine"))
+    for _ in range(2):
+        await lives.die_of("bad")
+        house = await lives.begin()
+    await within(lives.on_trial(Phase.SOLE, key))
+    await lives.die_of("bad")
+
+    house = lives.house = await build(pace=PACE)
+    house.log.hold()  # nothing is written, and the log says so
+    await fill_the_disk(house.store)
+    starting = asyncio.create_task(house.recover())
+    await until(lambda: house.log.waiting == 1)
+    waits = starting.done()
+    await find_it_full(house, other)
+    house.clock.advance(WAIT_SECONDS)
+    assert await within(starting) == 1
+
+    house.log.release()
+    await free_the_disk(house.store)
+    assert not waits
+    assert await end_of(house, key) == (ThreadState.FAILED, StopReason.POISONED)
+
+
+async def find_it_full(house: House, ended: ThreadKey) -> None:
+    """By a unit that nobody is interested in."""
+    house.store.log.submit(Unit(ended, await house.store.log.last_sequence(ended), [LARGE]))
+    await until(lambda: refusal(house.store.log) is not None)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvloop
 
+from tests.faults.pace import PACE
 from treadle_server import app, logs
 from treadle_server import config as configuration
 from treadle_server.core.kinds import Effect
@@ -71,7 +72,7 @@ def main() -> int:
     def toolbox(notes: Notes, now_micros: Callable[[], int]) -> Toolbox:
         return PoisonousTools(ToolGroups(notes, now_micros))
 
-    return uvloop.run(app.serve(config, toolbox))
+    return uvloop.run(app.serve(config, toolbox, PACE))
 
 
 if __name__ == "__main__":

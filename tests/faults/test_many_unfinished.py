@@ -3,7 +3,6 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +25,7 @@ from treadle_server.stores.sqlite.store import SqliteStore
 from treadle_server.wire.codec import ProtoCodec
 
 MODEL = 'scripted:{"turns": [{"text": "Done.", "delay_ms": 600000}]}'
+DRIVEN_SECONDS_MAX = 10.0
 EVERYBODY_RUNS = {
     "TREADLE_RUNNING_THREADS_MAX": "20000",
     "TREADLE_TENANT_RUNNING_THREADS_MAX": "20000",
@@ -80,9 +80,7 @@ def taken_up(path: Path) -> int:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=pytest.mark.soak)])
-async def test_unfinished_threads_are_served_at_once_and_soon_driven(
-    tmp_path: Path, count: int, record_property: Callable[[str, object], None]
-) -> None:
+async def test_unfinished_threads_are_served_at_once_and_soon_driven(tmp_path: Path, count: int) -> None:
     path = tmp_path / "t.db"
     await leave_behind(path, count)
     server = ServerProcess(path, environment=EVERYBODY_RUNS)
@@ -98,9 +96,9 @@ async def test_unfinished_threads_are_served_at_once_and_soon_driven(
     finally:
         await asyncio.to_thread(server.close)
 
-    record_property("served_seconds", round(served, 2))
-    record_property("driven_seconds", round(driven, 2))
+    print(f"{count} unfinished threads: served after {served:.2f} s, all driven after {driven:.2f} s")
     assert served < 2 + count / 10_000
+    assert driven < DRIVEN_SECONDS_MAX
 
 
 def _all_taken_up(path: Path, count: int) -> bool:

@@ -145,6 +145,8 @@ async def test_the_replay_sees_what_a_relaxed_server_loses(tmp_path: Path, shims
     print(findings)
     assert findings.wrong[Model.SYNCED], str(findings)
     assert not findings.wrong[Model.ALL], str(findings)
+    refused = [line for lines in findings.wrong.values() for line in lines if "does not open" in line]
+    assert not refused, "it promises an older state, and not a file that nobody opens"
 
 
 @pytest.mark.timeout(600)

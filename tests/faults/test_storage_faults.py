@@ -198,7 +198,7 @@ async def test_a_server_that_cannot_start_for_its_disk_says_why_and_harms_nothin
     assert any(f"-> {EXIT_UNUSABLE}" in outcome for outcome in outcomes)
 
 
-@pytest.mark.parametrize("number", [4, 5])
+@pytest.mark.parametrize("number", [5, 6])
 async def test_a_server_whose_readers_cannot_open_the_file_says_so_and_ends(
     tmp_path: Path, shims: Path, with_agent: Path, number: int
 ) -> None:
@@ -322,6 +322,36 @@ async def test_a_server_stops_on_a_full_disk_and_the_next_one_goes_on(
             assert full_code is None or "full" in said, said
             async with place.client() as client:
                 assert (await ended(client, "saves")).state == Thread.COMPLETED
+
+
+async def test_a_killed_server_starts_again_on_a_full_disk_with_the_room_that_it_kept(
+    tmp_path: Path, shims: Path, with_agent: Path
+) -> None:
+    database, _ = paths(tmp_path / "place")
+    with FaultyDisk(tmp_path, shims, database) as disk:
+        async with Place(tmp_path / "place", {**disk.environment, **BRIEF}, prepared=with_agent) as place:
+            await place.start()
+            async with place.client() as client:
+                await begin(client, place, "stops", "save", gate="closed")
+            await place.kill()
+            reserve = place.db.with_name(f"{place.db.name}-reserve")
+            left = reserve.exists()
+            disk.fill()
+
+            await place.start()
+            async with place.client() as client, place.client(retry=NO_RETRY) as hasty:
+                with pytest.raises(ResourceExhausted) as refused:
+                    await hasty.create_thread(AGENT, "more", thread_id="refused")
+                stopped = await client.cancel_thread("stops")
+                disk.empty()
+                await client.create_thread(AGENT, data=script("late", []), thread_id="late")
+                late = await ended(client, "late")
+
+            assert left
+            assert refused.value.reason == "DISK_FULL"
+            assert (stopped.state, late.state) == (Thread.CANCELLED, Thread.COMPLETED)
+            await eventually(reserve.exists)
+            assert await place.stop() == 0
 
 
 @pytest.mark.parametrize(

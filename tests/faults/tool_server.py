@@ -16,6 +16,7 @@ from typing import Any
 
 import uvloop
 
+from tests.faults.pace import PACE
 from treadle_server import app, failpoints, logs
 from treadle_server import config as configuration
 from treadle_server.core.kinds import Effect
@@ -147,7 +148,7 @@ def main() -> int:
     def toolbox(notes: Notes, now_micros: Callable[[], int]) -> Toolbox:
         return WorldTools(ToolGroups(notes, now_micros), World(os.environ[WORLD_VARIABLE]))
 
-    return uvloop.run(app.serve(config, toolbox))
+    return uvloop.run(app.serve(config, toolbox, PACE))
 
 
 if __name__ == "__main__":

@@ -346,7 +346,18 @@ async def test_usage_is_that_of_the_last_chunk(gemini: FakeGemini, model: Google
 
     reply = await replied(model, asked(said("hi")))
 
-    assert reply.usage == Usage(7, 2, 8, 5, 15)
+    assert reply.usage == Usage(7, 2, 3, 5, 15)
+
+
+async def test_thoughts_are_in_the_total_that_gemini_does_not_give(
+    gemini: FakeGemini, model: GoogleModel
+) -> None:
+    counts = {"promptTokenCount": 7, "candidatesTokenCount": 3, "thoughtsTokenCount": 5}
+    gemini.will(Stream([chunk(text("a"), finish="STOP", usage=counts)]))
+
+    reply = await replied(model, asked(said("hi")))
+
+    assert reply.usage == Usage(7, 0, 3, 5, 15)
 
 
 async def test_usage_is_unknown_when_it_was_not_said(gemini: FakeGemini, model: GoogleModel) -> None:

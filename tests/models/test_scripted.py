@@ -70,7 +70,7 @@ async def test_a_turn_is_played_as_written() -> None:
             ProposedCall("calculator", "{oops"),
             ProposedCall("finish", "{}"),
         ),
-        usage=Usage(20, 4, 7, 3, 27),
+        usage=Usage(20, 4, 7, 3, 30),
         cost=Cost(12, known=True),
     )
 

@@ -5,6 +5,7 @@ from google.rpc import error_details_pb2
 from treadle.v1 import error_reason_pb2
 from treadle_server.core.errors import FieldViolation, Reason, Refused
 from treadle_server.rpc import errors
+from treadle_server.stores.refusals import disk_full
 
 
 def _unpacked(status: object, kind: type) -> object:
@@ -53,6 +54,17 @@ def test_text_that_is_no_unicode_is_sent_all_the_same() -> None:
 
     assert status.message == "bad ?"
     assert errors.trailing_metadata(status)
+
+
+def test_those_for_whom_the_disk_was_full_do_not_come_back_together() -> None:
+    statuses = [errors.status_of(disk_full()) for _ in range(20)]
+
+    delays = {
+        _unpacked(status, error_details_pb2.RetryInfo).retry_delay.ToMicroseconds()  # type: ignore[attr-defined]
+        for status in statuses
+    }
+    assert len(delays) > 10
+    assert all(1_000_000 <= delay <= 1_500_000 for delay in delays)
 
 
 def test_what_the_store_asks_for_wins_over_the_usual_delay() -> None:

@@ -371,16 +371,47 @@ async def test_a_call_whose_request_does_not_come_is_counted_and_ended(
     held = Held()
 
     async with wired((AGENTS, held), (THREADS, held), request_seconds=0.2) as found:
-        admission = found.doorway.admission
         call = found.channel.stream_stream(f"/treadle.v1.{path}")(nothing_sent())
-        await until(lambda: admission.calls.count + admission.streams.count == 1)
+        await until(lambda: len(found.doorway.arrivals) == 1)
         failure = await failure_of(call.read())
-        await until(lambda: admission.calls.count + admission.streams.count == 0)
+        await until(lambda: len(found.doorway.arrivals) == 0)
 
     assert (failure.code, failure.fields) == (
         grpc.StatusCode.INVALID_ARGUMENT,
         {"request": "did not come in time"},
     )
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_calls_whose_request_does_not_come_take_no_place_from_the_others() -> None:
+    admission = Admission(calls=LaneLimits(server=1, tenant=1), streams=LaneLimits(server=1, tenant=1))
+
+    async with wired((AGENTS, Answering(b"")), (THREADS, Held()), admission=admission) as found:
+        for path in (GET_AGENT, WATCH_THREAD) * 5:
+            found.channel.stream_stream(f"/treadle.v1.{path}")(nothing_sent())
+        await until(lambda: len(found.doorway.arrivals) == 10)
+
+        assert await found.unary(GET_AGENT)(GET) == b""
+        assert await found.stream(WATCH_THREAD)(WATCH).read() == b"\x0a\x00"
+
+
+async def test_of_too_many_calls_without_a_request_the_oldest_gives_way(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with wired((AGENTS, Answering(b"")), arrivals_max=2) as found:
+        calls = []
+        for number in (1, 2, 2):
+            calls.append(found.channel.stream_stream(f"/treadle.v1.{GET_AGENT}")(nothing_sent()))
+            await until(lambda number=number: len(found.doorway.arrivals) == number)  # type: ignore[misc]
+        oldest = await failure_of(calls[0].read())
+        assert await found.unary(GET_AGENT)(GET) == b""
+        second = await failure_of(calls[1].read())
+        await until(lambda: len(found.doorway.arrivals) == 1)
+
+    for failure in (oldest, second):
+        assert failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (failure.reason, failure.metadata) == ("CONCURRENCY_LIMITED", {"limit": "2"})
+        assert failure.details["RetryInfo"].retry_delay.ToMicroseconds() > 0
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 

@@ -11,9 +11,14 @@ import pytest
 from tests.rpc.failures import failure_of
 from tests.rpc.rig import Rig, bearer, make_key, running
 from treadle.v1 import admin_service_pb2, agent_service_pb2, api_key_pb2
+from treadle_server.core.errors import Reason, Refused
+from treadle_server.rpc.resources import KeyMessages
+from treadle_server.services.keys import Keys
+from treadle_server.services.requests import Replays
 
 _admin: Any = admin_service_pb2
 _agents: Any = agent_service_pb2
+_SERVICE = "treadle.v1.AgentService"
 LIST = _agents.ListAgentsRequest()
 ApiKey = api_key_pb2.ApiKey
 
@@ -290,19 +295,71 @@ async def test_a_credential_that_is_nobodys_is_looked_for_once(keyed: tuple[Rig,
     assert rig.server.store.readers.reads == before
 
 
-async def test_a_flood_of_credentials_leaves_room_for_those_that_are_known(
-    keyed: tuple[Rig, ApiKey, ApiKey],
-) -> None:
+async def test_a_stranger_is_sent_away_before_its_request_comes(keyed: tuple[Rig, ApiKey, ApiKey]) -> None:
     rig, red, _ = keyed
-    assert await _ids(rig, bearer(red)) == []
-    wrong = [bearer(ApiKey(secret=f"trdl_{number:016x}_wrong")) for number in range(700)]
-    calls = [failure_of(rig.agents.ListAgents(LIST, metadata=metadata)) for metadata in wrong]
+    wrong = bearer(ApiKey(secret=f"{red.secret}x"))
+    call: Any = rig.channel.stream_stream(f"/{_SERVICE}/ListAgents")(_nothing_sent(), metadata=wrong)
 
-    flood = asyncio.gather(*calls)
-    assert [await _ids(rig, bearer(red)) for _ in range(20)] == [[]] * 20
+    async with asyncio.timeout(10):
+        assert (await failure_of(call.read())).reason == "CREDENTIAL_INVALID"
 
-    assert {failure.reason for failure in await flood} <= {
-        "CREDENTIAL_INVALID",
-        "RATE_LIMITED",
-        "CONCURRENCY_LIMITED",
-    }
+
+async def _nothing_sent() -> AsyncIterator[bytes]:
+    await asyncio.get_running_loop().create_future()
+    yield b""
+
+
+class Clock:
+    """A clock that is set."""
+
+    def __init__(self) -> None:
+        self.micros = 1_785_000_000_000_000
+
+    def now(self) -> int:
+        return self.micros
+
+
+async def test_a_flood_of_unknown_keys_costs_no_read_and_locks_no_key_out(path: Path) -> None:
+    clock = Clock()
+    async with running(path) as rig:
+        used, unused = await make_key(rig, "red"), await make_key(rig, "red")
+        await rig.admin.DeleteApiKey(_admin.DeleteApiKeyRequest(name=(await make_key(rig, "red")).name))
+    async with running(path) as rig:
+        store = rig.server.store
+        keys = Keys(store.api_keys, store.tenants, KeyMessages(), Replays(store.requests, clock), clock)
+        assert (await keys.identify(used.secret)).tenant_id == "red"
+        before = store.readers.reads
+
+        for number in range(5_000):
+            with pytest.raises(Refused) as refused:
+                await keys.identify(f"trdl_{number:016x}_wrong")
+            assert refused.value.reason is Reason.CREDENTIAL_INVALID
+
+        assert store.readers.reads == before
+        clock.micros += 3_600_000_000
+        for api_key in (used, unused):
+            assert (await keys.identify(api_key.secret)).principal == api_key.principal
+
+
+async def test_a_deleted_key_is_looked_for_once_after_a_restart(path: Path) -> None:
+    async with running(path) as rig:
+        deleted = await make_key(rig, "red")
+        await rig.admin.DeleteApiKey(_admin.DeleteApiKeyRequest(name=deleted.name))
+    async with running(path) as rig:
+        assert (await failure_of(rig.agents.ListAgents(LIST, metadata=bearer(deleted)))).reason
+        before = rig.server.store.readers.reads
+
+        for _ in range(3):
+            failure = await failure_of(rig.agents.ListAgents(LIST, metadata=bearer(deleted)))
+            assert failure.reason == "CREDENTIAL_INVALID"
+
+        assert rig.server.store.readers.reads == before
+
+
+async def test_a_key_works_as_soon_as_it_is_made(keyed: tuple[Rig, ApiKey, ApiKey]) -> None:
+    rig, _, admin = keyed
+    request = _admin.CreateApiKeyRequest(parent="tenants/red", api_key={})
+
+    made = await asyncio.gather(*(rig.admin.CreateApiKey(request, metadata=bearer(admin)) for _ in range(20)))
+
+    assert [await _ids(rig, bearer(api_key)) for api_key in made] == [[]] * 20

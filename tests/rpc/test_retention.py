@@ -372,7 +372,7 @@ async def test_the_servers_own_retention_is_for_tenants_without_one(tmp_path: Pa
         await make_agent(rig, metadata=kept)
         await run(rig, "t1", metadata=kept)
 
-    async with running(tmp_path / "t.db", thread_retention_days=1e-9) as rig:
+    async with running(tmp_path / "t.db", thread_retention_days=1 / 86_400) as rig:
         async with asyncio.timeout(60):
             while (await rig.threads.ListThreads(pb.ListThreadsRequest())).threads:
                 rig.server.retention.poke()

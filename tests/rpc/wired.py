@@ -9,6 +9,7 @@ import grpc
 
 from treadle.v1 import agent_service_pb2, thread_service_pb2
 from treadle_server.rpc.admission import Admission
+from treadle_server.rpc.arrivals import ARRIVALS_MAX, Arrivals
 from treadle_server.rpc.handlers import Doorway, Handlers
 from treadle_server.rpc.stalls import Stalls
 from treadle_server.services.keys import Identity
@@ -23,6 +24,7 @@ class Wired:
 
     doorway: Doorway
     channel: grpc.aio.Channel
+    address: str
 
     def unary(self, path: str) -> Any:
         """A call of bytes, or of messages that know their bytes."""
@@ -45,13 +47,14 @@ async def wired(
     admission: Admission | None = None,
     stall_seconds: float = 30.0,
     request_seconds: float = 30.0,
+    arrivals_max: int = ARRIVALS_MAX,
 ) -> AsyncIterator[Wired]:
     """Serves pairs of service descriptor and servicer."""
     doorway = Doorway(
         tenant_by_metadata,
         admission or Admission(),
         Stalls(stall_seconds),
-        arrivals=Stalls(request_seconds),
+        arrivals=Arrivals(request_seconds, arrivals_max),
     )
     handlers = Handlers(doorway)
     for descriptor, servicer in servicers:
@@ -60,9 +63,10 @@ async def wired(
     server.add_generic_rpc_handlers((handlers,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+    address = f"127.0.0.1:{port}"
+    channel = grpc.aio.insecure_channel(address)
     try:
-        yield Wired(doorway, channel)
+        yield Wired(doorway, channel, address)
     finally:
         await channel.close()
         await server.stop(0)

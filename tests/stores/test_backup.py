@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,8 +19,8 @@ from tests.contract.units import NOW, bodies, create, records
 from tests.stores.kit import HandClock, Opened, Opens, execute
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.backup import Copy
-from treadle_server.ports.log import Replayed, RequestRow, Unit
-from treadle_server.stores.sqlite.backup import RESERVE_BYTES, SqliteCopies
+from treadle_server.ports.log import Fenced, Replayed, RequestRow, Unit
+from treadle_server.stores.sqlite.backup import RESERVE_BYTES, SETTLED_SECONDS, SqliteCopies
 from treadle_server.stores.sqlite.changes import Changes
 from treadle_server.stores.sqlite.database import APPLICATION_ID
 
@@ -190,19 +191,77 @@ async def test_a_request_is_remembered_with_the_name_and_not_twice(opened: Opene
     assert left(path) == ["one.db"]
 
 
-async def test_what_a_crash_left_is_removed_by_the_next(opened: Opened, path: Path) -> None:
+async def test_what_a_crash_left_unpublished_is_removed_by_the_next(opened: Opened, path: Path) -> None:
     copies = copies_of(opened, path)
-    made = await copy(copies, "one", request_row())
+    made = await copy(copies, "one")
     for name in (".gone.db.part", ".gone.db.part-journal"):
         (made.path.parent / name).write_bytes(b"half")
-    lost = await copy(copies, "lost")
-    os.link(lost.path, made.path.with_name(".lost.db.ready"))  # killed before its request was remembered
-    os.link(made.path, made.path.with_name(".one.db.ready"))  # killed after it was
     (made.path.parent / "mine.txt").write_bytes(b"an operator's")
 
     await copy(copies, "next")
 
     assert left(path) == ["mine.txt", "next.db", "one.db"]
+
+
+async def unsettled(opened: Opened, path: Path) -> Path:
+    """A copy as a kill leaves it that comes before its request is remembered."""
+    made = (await copy(copies_of(opened, path))).path
+    os.link(made, made.with_name(".one.db.ready"))
+    return made
+
+
+async def test_a_start_settles_what_a_crash_left_between_a_name_and_its_request(
+    opens: Opens, path: Path
+) -> None:
+    opened = await opens(path)
+    kept = (await copy(opened.store.copies, "one", request_row())).path
+    lost = (await copy(opened.store.copies, "lost")).path
+    for made in (kept, lost):
+        os.link(made, made.with_name(f".{made.name}.ready"))
+    await opened.store.close()
+
+    again = await opens(path)
+    await again.store.housekeeping.forget_requests(NOW + 10**13)
+    await copy(again.store.copies, "next")
+
+    assert sorted(os.listdir(kept.parent)) == ["next.db", "one.db"]
+
+
+@pytest.mark.parametrize("age", [SETTLED_SECONDS + 60, -3600], ids=["of a day ago", "of a time to come"])
+async def test_a_copy_whose_request_may_have_been_forgotten_is_kept(
+    opened: Opened, path: Path, age: float
+) -> None:
+    made = await unsettled(opened, path)
+    at = time.time() - age
+    os.utime(made, (at, at))
+
+    await copies_of(opened, path).settle()
+
+    assert left(path) == ["one.db"]
+
+
+async def test_another_file_of_the_name_is_not_settled(opened: Opened, path: Path) -> None:
+    made = await unsettled(opened, path)
+    made.unlink()
+    made.write_bytes(b"another's")
+
+    await copies_of(opened, path).settle()
+
+    assert left(path) == ["one.db"]
+
+
+async def test_a_copy_of_which_it_is_not_known_whether_it_is_remembered_is_left_to_the_next_start(
+    opens: Opens, path: Path
+) -> None:
+    opened = await opens(path)
+    copies = copies_of(opened, path)
+    made = await copies.make("one")
+    execute(path, "UPDATE meta SET epoch = epoch + 1")  # another server has the file
+
+    with pytest.raises(Fenced):
+        await copies.publish(made, 1, request_row())
+
+    assert left(path) == [".one.db.ready", "one.db"]
 
 
 @pytest.mark.parametrize("at_look", [1, 2], ids=["before it begins", "while it is made"])

@@ -12,6 +12,7 @@ from typing import ClassVar
 import pytest
 
 from tests.contract.units import NOW, bodies, create, creation, new_thread, projection, records, request
+from tests.stores.disk import open_with
 from tests.stores.kit import (
     DEADLINE_SECONDS,
     Gate,
@@ -24,7 +25,9 @@ from tests.stores.kit import (
 )
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.log import Conflict, Record, StoreFailed, ThreadKey, Unit
-from treadle_server.stores.sqlite.statements import Require, Write
+from treadle_server.stores.sqlite.checkpoints import LogBounds
+from treadle_server.stores.sqlite.committer import BYTES_MAX
+from treadle_server.stores.sqlite.statements import Answer, Require, Write
 
 
 async def test_units_that_wait_together_share_one_commit(opened: Opened) -> None:
@@ -230,6 +233,32 @@ async def test_an_i_o_error_is_fatal_and_what_was_acknowledged_stays(
     again = await opens(path)
     assert await bodies(again.store.log, key) == ["created"]
     await again.store.close()
+
+
+async def test_who_waits_behind_a_checkpoint_that_fails_for_good_is_told(path: Path) -> None:
+    opened = await open_with(path, log_bounds=LogBounds(checkpoint=1))
+    store, log = opened.store, opened.store.log
+    key = await create(log, "created")
+    await log.submit(Unit(key, 1, [Record(3, b"x" * 1_000_000)])).wait()
+    gate = Gate()
+    hold = await gate.hold(store)
+    grows = Answer("CREATE TABLE grown AS SELECT zeroblob(50000)")
+    first = store.committer.submit(StatementWork([grows], byte_count=BYTES_MAX))
+    behind = [log.submit(Unit(key, 2, records("behind"))), log.submit(creation(ThreadKey(1, 99), "new"))]
+
+    with _files_no_larger_than(400_000):
+        gate.opening.set()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await hold.wait()
+            await first.wait()
+            for ticket in behind:
+                with pytest.raises(Refused) as refused:
+                    await ticket.wait()
+                assert refused.value.reason is Reason.STORE_UNAVAILABLE
+    await store.close()
+
+    assert [type(reason) for reason in opened.fatal] == [StoreFailed]
+    assert execute(path, "SELECT count(*) FROM grown") == [(1,)]
 
 
 async def test_another_process_with_the_write_lock_only_delays(opened: Opened, path: Path) -> None:

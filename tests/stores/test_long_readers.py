@@ -44,11 +44,19 @@ async def opened(path: Path) -> AsyncIterator[Opened]:
     assert opened.fatal == []
 
 
+_KEEP_FROM_CHECKPOINTS = """
+import fcntl, os, sys
+fcntl.lockf(os.open(sys.argv[1] + "-shm", os.O_RDWR), fcntl.LOCK_EX, 1, 121)
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
 @asynccontextmanager
-async def snapshot_of_another_process(path: Path) -> AsyncIterator[None]:
+async def other_process(program: str, path: Path) -> AsyncIterator[None]:
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _HOLD, str(path), stdin=pipe, stdout=pipe
+        sys.executable, "-c", program, str(path), stdin=pipe, stdout=pipe
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"held\n"
@@ -82,7 +90,7 @@ async def test_a_snapshot_of_another_process_lets_the_log_grow_to_its_bound_and_
     log = opened.store.log
     key = await create(log, "created")
 
-    async with snapshot_of_another_process(path):
+    async with other_process(_HOLD, path):
         sequence, slowest = await write_until(log, key, lambda _: refusal(log) is not None)
         refused = refusal(log)
         waits = log.submit(Unit(key, sequence, [Record(3, BODY)]))
@@ -100,11 +108,26 @@ async def test_a_snapshot_of_another_process_lets_the_log_grow_to_its_bound_and_
     await until(lambda: wal_pages(path) <= 2 * SMALL.checkpoint)
 
 
+async def test_a_process_that_keeps_checkpoints_from_running_lets_the_log_grow_no_further(
+    opened: Opened, path: Path
+) -> None:
+    log = opened.store.log
+    key = await create(log, "created")
+
+    async with other_process(_KEEP_FROM_CHECKPOINTS, path):
+        await write_until(log, key, lambda _: refusal(log) is not None)
+        pages = wal_pages(path)
+    await until(lambda: refusal(log) is None)
+
+    assert SMALL.most / 3 < pages <= SMALL.most + 3 * SMALL.checkpoint
+    await until(lambda: wal_pages(path) <= 2 * SMALL.checkpoint)
+
+
 async def test_a_log_that_grew_is_cut_as_soon_as_its_reader_is_gone(opened: Opened, path: Path) -> None:
     log = opened.store.log
     key = await create(log, "created")
 
-    async with snapshot_of_another_process(path):
+    async with other_process(_HOLD, path):
         _, slowest = await write_until(log, key, lambda _: wal_pages(path) > 2 * SMALL.overgrown)
         grown = wal_pages(path)
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.stores.disk import Space
 from tests.stores.kit import Opens
-from treadle_server.stores.sqlite.reserve import Reserve, free_bytes_at
+from treadle_server.stores.sqlite.reserve import Reserve, free_bytes_at, give_up_left
 
 MIB = 1024 * 1024
 
@@ -51,6 +51,31 @@ def test_a_reserve_that_a_killed_server_left_is_taken_over(database: Path) -> No
 
     assert after.take() is True
     assert on_disk(after) >= 3 * MIB
+
+
+def test_a_reserve_that_was_left_whole_is_held_though_nothing_else_is_free(database: Path) -> None:
+    Reserve(database, 3 * MIB).take()
+    space = Space(free=0)
+
+    after = Reserve(database, 3 * MIB, free_bytes=space)
+
+    assert after.take() is True
+    assert after.give_up() is True
+    assert (after.owed, after.has_room) == (True, False)
+
+
+def test_a_reserve_that_a_start_had_to_give_up_is_owed_until_it_is_made_again(database: Path) -> None:
+    Reserve(database, 3 * MIB).take()
+    space = Space(free=6 * MIB - 1)
+
+    given_up = (give_up_left(database), give_up_left(database))
+    reserve = Reserve(database, 3 * MIB, owed=True, free_bytes=space)
+
+    assert given_up == (True, False)
+    assert (reserve.take(), reserve.owed, reserve.has_room) == (False, True, False)
+    space.free += 1
+    assert (reserve.take(), reserve.owed, reserve.has_room) == (True, False, True)
+    assert Reserve(database, 0, owed=True).owed is False
 
 
 @pytest.mark.parametrize("left", [1 * MIB, 5 * MIB], ids=["smaller", "larger"])

@@ -24,6 +24,7 @@ from treadle_server.stores.sqlite.housekeeping import (
     THREADS_DUE,
     THREADS_TO_FORGET,
 )
+from treadle_server.stores.sqlite.statements import Answer
 from treadle_server.stores.sqlite.store import SqliteStore
 
 HOUR = 3_600_000_000
@@ -175,6 +176,40 @@ async def test_a_deleted_thread_takes_its_commits_and_its_spec_along_too(opened:
     assert await store.threads.expired(1, "t") is None
     assert await store.commits.horizon(1) == 0
     assert await store.commits.last_position() == 2
+
+
+async def test_a_damaged_page_keeps_no_other_thread_from_being_purged(opens: Opens, path: Path) -> None:
+    opened = await opens(path)
+    long = "a text of several pages" + "x" * 50_000
+    tenant = (await make_tenant(opened.store)).key
+    await make(opened.store, "damaged", texts=("created", long, "ended"), tenant=tenant)
+    await make(opened.store, "between", end_time=None, texts=("t" * 1000,) * 40, tenant=tenant)
+    whole = [await make(opened.store, f"whole-{number}", tenant=tenant) for number in range(3)]
+    await opened.store.close()
+    store = (await opens(path)).store
+    assert await store.housekeeping.expire_threads(NOW + HOUR, None) == 4
+    break_chain(path, b"x" * 1000)
+    forget_pages = StatementWork([Answer("PRAGMA shrink_memory")])
+    await store.committer.submit(forget_pages).wait()
+
+    with structlog.testing.capture_logs() as lines:
+        purged = [await store.housekeeping.purge_threads() for _ in range(2)]
+
+    assert purged == [3, 0]
+    assert [line["event"] for line in lines] == ["thread_not_purged"]
+    assert await store.readers.rows("SELECT count(*) FROM threads WHERE purged = 0") == [(2,)]
+    for key in whole:
+        assert await store.readers.rows(LEFT.format("events"), (key.thread,)) == [(0,)]
+
+
+def break_chain(path: Path, marker: bytes) -> None:
+    """Every page that one large value fills alone, where it names its successor."""
+    data = path.read_bytes()
+    with path.open("r+b") as file:
+        for page in range(0, len(data), database.PAGE_SIZE):
+            if data.startswith(marker, page + 4):
+                file.seek(page)
+                file.write(b"\xff" * 4)
 
 
 async def test_the_log_of_an_expired_thread_says_that_it_is_gone(opened: Opened) -> None:
@@ -362,7 +397,7 @@ async def test_pruning_goes_round_in_pieces_and_rests_when_nothing_is_gone(
 async def test_callers_are_served_between_the_pieces(opened: Opened) -> None:
     store = opened.store
     await make_tenant(store)
-    await asyncio.gather(*(make(store, f"t{number}", texts=["x" * 500] * 60) for number in range(200)))
+    await asyncio.gather(*(make(store, f"t{number}", texts=["x" * 500] * 60) for number in range(600)))
     before = store.committer.commit_count
 
     taking = asyncio.ensure_future(take(store, NOW + HOUR))
@@ -371,7 +406,7 @@ async def test_callers_are_served_between_the_pieces(opened: Opened) -> None:
         await make(store, f"other{served}", end_time=None)
         served += 1
 
-    assert await taking == 200
+    assert await taking == 600
     assert served > 10
     assert store.committer.commit_count - before > 20
 

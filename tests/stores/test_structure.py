@@ -10,9 +10,12 @@ from structlog.testing import capture_logs
 
 from tests.contract.units import NOW, create, creation, records
 from tests.stores.kit import Opened, Opens, execute
+from tests.stores.test_backup import copies_of
 from treadle_server.ports.log import NewSession, ThreadKey, Unit
+from treadle_server.stores.sqlite.checking import open_inspection
 from treadle_server.stores.sqlite.database import Durability, open_database
-from treadle_server.stores.sqlite.lock import FileUnusable
+from treadle_server.stores.sqlite.frames import Marker
+from treadle_server.stores.sqlite.lock import FileLock, FileUnusable
 from treadle_server.stores.sqlite.store import SqliteStore
 from treadle_server.stores.sqlite.structure import check_structure
 
@@ -54,6 +57,28 @@ async def test_a_log_that_lost_acknowledged_commits_is_refused(
     assert len(before) > 4 * FRAME_BYTES
 
 
+@pytest.mark.parametrize("endings", [("-wal", "-lock"), ("-wal",)], ids=["with its lock", "without"])
+async def test_a_backup_beside_the_log_of_another_file_is_refused_and_not_changed(
+    opened: Opened, path: Path, endings: tuple[str, ...]
+) -> None:
+    copy = path.with_name("left.db")
+    copies = copies_of(opened, path)
+    made = await copies.make("one")
+    await copies.publish(made, 1, None)
+    log = await _killed(opened, path, copy, endings=endings)
+    shutil.copyfile(made.path, copy)
+    before, logged = copy.read_bytes(), log.read_bytes()
+
+    with pytest.raises(FileUnusable, match=f"move {log} and .*-shm away"):
+        open_database(copy)
+    with pytest.raises(FileUnusable, match=f"move {log} and .*-shm away"):
+        open_inspection(copy)
+    assert (copy.read_bytes(), log.read_bytes()) == (before, logged)
+
+    log.unlink()
+    open_database(copy).close()
+
+
 async def test_a_last_commit_that_nobody_vouches_for_may_be_torn(opened: Opened, path: Path) -> None:
     copy = path.with_name("left.db")
     log = await _killed(opened, path, copy, endings=("", "-wal"))
@@ -80,6 +105,48 @@ async def test_a_server_that_does_not_sync_every_commit_vouches_for_none(path: P
         open_database(copy).close()
 
     assert [line["event"] for line in logs] == ["commits_dropped"]
+
+
+def test_a_file_whose_relaxed_server_lost_power_opens(path: Path, tmp_path: Path) -> None:
+    database = open_database(path, durability=Durability.RELAXED)
+    note = Path(f"{path}-lock").read_bytes()  # later ones may be lost
+    for _ in range(2):  # the first commit behind a checkpoint begins the log anew, with other salts
+        database.connection.execute("UPDATE meta SET core = core + 0")
+        database.connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+    for _ in range(3):
+        database.connection.execute("UPDATE meta SET core = core + 0")
+    copy = tmp_path / "left.db"
+    for ending in ("", "-wal"):
+        shutil.copyfile(f"{path}{ending}", f"{copy}{ending}")
+    database.close()
+    Path(f"{copy}-lock").write_bytes(note)
+    _flip(Path(f"{copy}-wal"), 40)
+
+    with capture_logs() as logs:
+        open_database(copy).close()
+
+    assert [line["event"] for line in logs] == ["commits_dropped"]
+
+
+def test_a_mark_that_cannot_be_made_costs_only_the_mark(path: Path) -> None:
+    Path(f"{path}-shm").touch()  # shorter than any index
+    lock = FileLock.acquire(path)
+    marker = Marker(path, lock, every_commit_synced=True)
+
+    marker.write()
+    marker.close()
+    marker.write()
+
+    lock.release()
+    assert FileLock.acquire(path).noted == b""
+
+
+def test_statistics_that_an_operator_had_made_are_no_damage(path: Path) -> None:
+    open_database(path).close()
+    execute(path, "ANALYZE")
+    assert execute(path, "SELECT count(*) FROM sqlite_master WHERE name LIKE 'sqlite_stat%'") != [(0,)]
+
+    open_database(path).close()
 
 
 def test_an_index_that_misses_a_row_is_refused_and_told(path: Path) -> None:

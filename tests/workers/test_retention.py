@@ -9,6 +9,7 @@ import structlog
 
 from tests.contract.units import COMPLETED, NOW, new_thread, projection, records
 from tests.stores.kit import HandClock, Opened, open_store, until
+from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.log import ThreadKey, Unit
 from treadle_server.workers.retention import Retention
 
@@ -64,7 +65,11 @@ async def test_a_look_takes_what_is_due_by_the_clock_and_leaves_nothing_of_it(
     clock.time = NOW + 31 * 24 * HOUR
     assert await retention.look() == 20
     assert await rows(opened, "events") == await rows(opened, "commits") == await rows(opened, "specs") == 0
-    assert await rows(opened, "threads") == 20, "ids of those that went 30 days ago are free again"
+    assert await rows(opened, "threads") == 20
+    assert await rows(opened, "taken_ids") == 100
+    with pytest.raises(Refused) as refused:
+        await make(opened, "t0")
+    assert refused.value.reason is Reason.RESOURCE_EXISTS
 
 
 async def test_without_a_retention_nothing_is_ever_taken(opened: Opened, clock: HandClock) -> None:
@@ -156,6 +161,47 @@ async def test_a_failure_is_logged_and_tried_again() -> None:
 
     assert [entry["event"] for entry in logs] == ["retention_failed"]
     assert housekeeping.calls > 1
+
+
+class MeetsDamage(FailsOnce):
+    """Housekeeping of which one step always fails."""
+
+    def __init__(self, failing: str) -> None:
+        super().__init__()
+        self.made: list[str] = []
+        self._failing = failing
+
+    def _step(self, name: str) -> int:
+        self.made.append(name)
+        if name == self._failing:
+            raise Refused(Reason.RECORD_CORRUPT, "a page is damaged in the store")
+        return int(self.made.count(name) == 1)
+
+    async def expire_threads(self, now: int, retention: int | None) -> int:
+        return self._step("expire")
+
+    async def purge_threads(self) -> int:
+        return self._step("purge")
+
+    async def prune_commits(self) -> int:
+        return self._step("prune")
+
+    async def forget_threads(self, now: int) -> int:
+        return self._step("forget")
+
+    async def reclaim(self) -> int:
+        return self._step("reclaim")
+
+
+@pytest.mark.parametrize("failing", ["expire", "purge", "prune", "forget", "reclaim"])
+async def test_a_step_that_meets_damage_keeps_no_other_from_its_work(failing: str) -> None:
+    housekeeping = MeetsDamage(failing)
+
+    with structlog.testing.capture_logs() as logs:
+        await Retention(housekeeping, HandClock(), default_micros=None).look()
+
+    assert set(housekeeping.made) == {"expire", "purge", "prune", "forget", "reclaim"}
+    assert [entry["reason"] for entry in logs if entry["event"] == "retention_refused"] == ["RECORD_CORRUPT"]
 
 
 async def test_a_stop_in_the_middle_leaves_whole_threads_to_the_next_server(

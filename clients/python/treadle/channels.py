@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -13,26 +13,39 @@ STREAMS_PER_CHANNEL = 500
 
 
 class Channels(Generic[C]):
-    """One channel, and another for every so many streams that are open at one time."""
+    """One channel, and another for every so many streams that are open at one time.
+
+    After `close` there is none: whoever asks for one gets a RuntimeError.
+    """
 
     def __init__(self, make: Callable[[], C]) -> None:
         self._make = make
+        self._made: list[C] = []
         self._streams: list[int] = []
-        self._lock = threading.Lock()
-        self.made: list[C] = []
+        self._closed = False
+        # Whatever is allocated under it may collect an abandoned iterator, whose stream then ends here.
+        self._lock = threading.RLock()
 
     @property
-    def first(self) -> C:
-        """For calls that are answered soon."""
+    def closed(self) -> bool:
+        return self._closed
+
+    @contextmanager
+    def for_call(self) -> Iterator[C]:
+        """The first channel, for a call that is answered soon."""
         with self._lock:
-            return self._at(0)
+            channel = self._at(0)
+        yield channel
 
     @contextmanager
     def for_stream(self) -> Iterator[C]:
-        """A channel with room, for as long as the stream lasts. Those that were made are kept."""
+        """A channel with room, for as long as a stream lasts, or a call that is like one.
+
+        Those that were made are kept.
+        """
         with self._lock:
             number = next((n for n, open_ in enumerate(self._streams) if open_ < STREAMS_PER_CHANNEL), None)
-            number = len(self.made) if number is None else number
+            number = len(self._made) if number is None else number
             channel = self._at(number)
             self._streams[number] += 1
         try:
@@ -41,8 +54,17 @@ class Channels(Generic[C]):
             with self._lock:
                 self._streams[number] -= 1
 
+    def close(self) -> Sequence[C]:
+        """Gives out no channel any more. Returns those that were made, for the caller to close."""
+        with self._lock:
+            self._closed = True
+            return tuple(self._made)
+
     def _at(self, number: int) -> C:
-        if number == len(self.made):
-            self.made.append(self._make())
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        if number == len(self._made):
+            channel = self._make()
+            self._made.append(channel)
             self._streams.append(0)
-        return self.made[number]
+        return self._made[number]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from types import TracebackType
@@ -15,7 +14,6 @@ from google.protobuf.message import Message
 
 from treadle.calls import admin, agents, backups, controls, streams, tenants, threads
 from treadle.calls.call import Pages, Stream, Unary, path_of
-from treadle.channels import Channels
 from treadle.connection import Connection, options
 from treadle.errors import error_of
 from treadle.signatures import as_method
@@ -58,7 +56,7 @@ def follows(
     return as_method(method, call)
 
 
-class Client(Connection):
+class Client(Connection[grpc.aio.Channel]):
     """A connection to a Treadle server, for use within one event loop.
 
     Agents, threads and tenants may be named by their id alone. A call that fails for a passing reason is
@@ -124,12 +122,8 @@ class Client(Connection):
 
     async def close(self) -> None:
         """Ends what is still in flight. The client cannot be used again."""
-        for channel in self._channels.made:
+        for channel in self._channels.close():
             await channel.close()
-
-    @functools.cached_property
-    def _channels(self) -> Channels[grpc.aio.Channel]:
-        return Channels(self._connect)
 
     def _connect(self) -> grpc.aio.Channel:
         # Made with the first call, which runs in the loop that the channel then belongs to.
@@ -139,17 +133,23 @@ class Client(Connection):
 
     async def _answer(self, call: Unary[R]) -> R:
         attempts = self._attempts(call.timeout)
-        ask: grpc.aio.UnaryUnaryMultiCallable[Message, R] = self._channels.first.unary_unary(
+        while True:
+            try:
+                with self._channels.for_stream() if call.lasting else self._channels.for_call() as channel:
+                    return await self._ask(channel, call, attempts.timeout())
+            except grpc.aio.AioRpcError as failure:
+                pause = attempts.delay(error_of(failure))
+            await asyncio.sleep(pause)
+
+    def _ask(
+        self, channel: grpc.aio.Channel, call: Unary[R], seconds: float | None
+    ) -> grpc.aio.UnaryUnaryCall[Message, R]:
+        ask: grpc.aio.UnaryUnaryMultiCallable[Message, R] = channel.unary_unary(
             path_of(call.request.DESCRIPTOR.full_name),
             request_serializer=type(call.request).SerializeToString,
             response_deserializer=call.response.FromString,
         )
-        while True:
-            try:
-                return await ask(call.request, timeout=attempts.timeout(), metadata=self._metadata)
-            except grpc.aio.AioRpcError as failure:
-                pause = attempts.delay(error_of(failure))
-            await asyncio.sleep(pause)
+        return ask(call.request, timeout=seconds, metadata=self._metadata)
 
     async def _items(self, pages: Pages[T]) -> AsyncGenerator[T, None]:
         while True:

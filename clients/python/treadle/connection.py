@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import grpc
 
 from treadle._version import __version__
+from treadle.channels import Channels
 from treadle.retry import Attempts, Retry
 
+C = TypeVar("C")
 DEFAULT_TARGET = "127.0.0.1:50051"
 API_KEY_VARIABLE = "TREADLE_API_KEY"
 RECEIVED_BYTES_MAX = 64 * 1024 * 1024
@@ -32,7 +35,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
 )
 
 
-class Connection:
+class Connection(ABC, Generic[C]):
     """Address, identity and patience of a client. It connects with the first call, and again at need."""
 
     def __init__(
@@ -63,6 +66,11 @@ class Connection:
         self._retry = retry or Retry()
         metadata = {"authorization": f"Bearer {key}" if key else "", "treadle-tenant": tenant or ""}
         self._metadata = tuple((name, value) for name, value in metadata.items() if value)
+        self._channels: Channels[C] = Channels(self._connect)
+
+    @abstractmethod
+    def _connect(self) -> C:
+        """A new channel to the server."""
 
     def _attempts(self, timeout: float | None) -> Attempts:
         return Attempts(self._retry, timeout=self._timeout if timeout is None else timeout)

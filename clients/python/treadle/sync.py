@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable, Generator
@@ -14,7 +13,6 @@ from google.protobuf.message import Message
 
 from treadle.calls import admin, agents, backups, controls, streams, tenants, threads
 from treadle.calls.call import Pages, Stream, Unary, path_of
-from treadle.channels import Channels
 from treadle.connection import Connection, options
 from treadle.errors import Failure, TreadleError, error_of
 from treadle.signatures import as_method
@@ -55,7 +53,7 @@ def follows(
     return as_method(method, call)
 
 
-class SyncClient(Connection):
+class SyncClient(Connection[grpc.Channel]):
     """`Client` for programs without an event loop; safe to share between threads.
 
     The same methods, but they block, and iterators are plain generators. Ctrl-C interrupts any of them.
@@ -105,8 +103,6 @@ class SyncClient(Connection):
     update_tenant = answers(tenants.update_tenant)
     create_backup = answers(backups.create_backup)
 
-    _closed = False
-
     def __enter__(self) -> Self:
         return self
 
@@ -120,13 +116,8 @@ class SyncClient(Connection):
 
     def close(self) -> None:
         """Ends what is still in flight. The client cannot be used again."""
-        self._closed = True
-        for channel in self._channels.made:
+        for channel in self._channels.close():
             channel.close()
-
-    @functools.cached_property
-    def _channels(self) -> Channels[grpc.Channel]:
-        return Channels(self._connect)
 
     def _connect(self) -> grpc.Channel:
         if self._credentials is None:
@@ -135,17 +126,21 @@ class SyncClient(Connection):
 
     def _answer(self, call: Unary[R]) -> R:
         attempts = self._attempts(call.timeout)
-        ask: grpc.UnaryUnaryMultiCallable[Message, R] = self._channels.first.unary_unary(
+        while True:
+            try:
+                with self._channels.for_stream() if call.lasting else self._channels.for_call() as channel:
+                    return self._ask(channel, call, attempts.timeout())
+            except grpc.RpcError as failure:
+                pause = attempts.delay(self._error_of(failure))
+            time.sleep(pause)
+
+    def _ask(self, channel: grpc.Channel, call: Unary[R], seconds: float | None) -> R:
+        ask: grpc.UnaryUnaryMultiCallable[Message, R] = channel.unary_unary(
             path_of(call.request.DESCRIPTOR.full_name),
             request_serializer=type(call.request).SerializeToString,
             response_deserializer=call.response.FromString,
         )
-        while True:
-            try:
-                return ask(call.request, timeout=attempts.timeout(), metadata=self._metadata)
-            except grpc.RpcError as failure:
-                pause = attempts.delay(self._error_of(failure))
-            time.sleep(pause)
+        return ask(call.request, timeout=seconds, metadata=self._metadata)
 
     def _items(self, pages: Pages[T]) -> Generator[T, None, None]:
         while True:
@@ -189,6 +184,6 @@ class SyncClient(Connection):
     def _error_of(self, failure: grpc.RpcError) -> TreadleError:
         # Errors of calls have the methods of calls, which grpc's type does not say.
         error = error_of(cast("Failure", failure))
-        if self._closed:
+        if self._channels.closed:
             raise error
         return error

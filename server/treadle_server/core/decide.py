@@ -38,8 +38,10 @@ def _call_tool(call: Call) -> CallTool:
 
 
 def due(state: State, now: int) -> list[Command]:
-    """What is wanted and may begin. A pause before another attempt is over too when its own beginning is yet to
-    come: the wall clock was put back since, and how long the pause has lasted is not known.
+    """What is wanted and may begin.
+
+    A pause before another attempt is over too when its beginning is yet to come: the wall clock was put back
+    since, and nobody knows how long it has lasted.
     """
     put_back = now < state.update_time - CLOCK_SLACK_MICROS
     return [c for c in decide(state) if not c.begun and (put_back or c.not_before <= now)]

@@ -49,7 +49,7 @@ def model_replied(draft: Draft, reply: o.ModelReplied) -> None:
     state = draft.state
     if reply.thought:
         draft.add(e.ThoughtRecorded(reply.call_id, reply.thought))
-    problem = "" if state.ending else _problem(reply)
+    problem = _problem(reply)
     final = not (reply.calls or problem or reply.refusal or state.inputs or state.ending)
     draft.add(
         e.MessageCompleted(

@@ -19,6 +19,7 @@ class Usage:
     input_tokens: int = 0
     cached_input_tokens: int = 0
     output_tokens: int = 0
+    """Without reasoning."""
     reasoning_tokens: int = 0
     total_tokens: int = 0
 

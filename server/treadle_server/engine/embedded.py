@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,11 +15,11 @@ from treadle_server.core.kinds import TERMINAL, WAITING, StopReason, ThreadState
 from treadle_server.core.outcomes import DriveFailed
 from treadle_server.core.signals import Due
 from treadle_server.core.state import State
+from treadle_server.engine import patience
 from treadle_server.engine.admission import Admission, Bounds, Candidate
 from treadle_server.engine.driver import Driver
 from treadle_server.engine.journal import Head, Journal
-from treadle_server.engine.patience import answer
-from treadle_server.engine.quarantine import Pace, Quarantine
+from treadle_server.engine.quarantine import PACE, Pace, Quarantine
 from treadle_server.engine.specs import NEWER
 from treadle_server.engine.steps import Steps
 from treadle_server.engine.timers import Timers
@@ -84,7 +85,7 @@ class EmbeddedEngine:
         trials: Trials,
         epoch: int,
         bounds: Bounds,
-        pace: Pace | None = None,
+        pace: Pace = PACE,
     ) -> None:
         self._log = log
         self._journal = journal
@@ -104,7 +105,7 @@ class EmbeddedEngine:
             again=self._again,
             nothing_runs=lambda: not self._drivers,
             nothing_waits=lambda: not self._admission.running_count and not self._admission.waiting_count,
-            pace=pace or Pace(),
+            pace=pace,
         )
         self._handed_over: dict[ThreadKey, Head] = {}
         """Heads of threads that run at once: their drivers need not read what was just written."""
@@ -113,6 +114,8 @@ class EmbeddedEngine:
         self._telling: set[ThreadKey] = set()
         """Threads with a record on its way that nobody waits for: while the disk is full, one each."""
         self._background: set[asyncio.Task[Any]] = set()
+        self._left: dict[tuple[ThreadKey, type], asyncio.Task[Any]] = {}
+        """What callers asked and no longer wait for: while the disk is full, one of a kind of each thread."""
         self.draining = False
         log.subscribe(self._committed)
 
@@ -122,7 +125,7 @@ class EmbeddedEngine:
         self._refuse_draining()
         self._admission.check_room(start.key.tenant)
         head = self._journal.create(start.key, start.spec, start.row, start.request, start.ask)
-        await self._shielded(self._finish_start(head, start))
+        await patience.answer(self._in_background(self._finish_start(head, start)), self._log)
 
     async def _finish_start(self, head: Head, start: Start) -> None:
         try:
@@ -138,12 +141,18 @@ class EmbeddedEngine:
                 self._journal.close(head)
 
     async def ask(self, key: ThreadKey, ask: Ask, request: RequestRow | None = None) -> State:
+        """In a task of its own: a cancelled caller must leave no half of it undone."""
         self._refuse_draining()
-        return await self._shielded(self._ask(key, ask, request))
-
-    async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs in a task of its own: a cancelled caller must leave no half of it undone."""
-        return await answer(self._in_background(work), self._log)
+        place = (key, type(ask))
+        if place in self._left:
+            self._log.check_writable()
+        task = self._in_background(self._ask(key, ask, request))
+        try:
+            return await patience.answer(task, self._log)
+        finally:
+            if not task.done():
+                self._left[place] = task
+                task.add_done_callback(lambda _: self._left.pop(place, None))
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         task = asyncio.create_task(work)
@@ -188,7 +197,7 @@ class EmbeddedEngine:
 
     async def ended(self, key: ThreadKey) -> None:
         self._refuse_draining()
-        await self._until_end.wait(key)
+        await patience.wait(self._until_end.wait(key), self._log)
 
     def waiting(self, key: ThreadKey) -> Waiting | None:
         return self._admission.waiting(key)
@@ -201,14 +210,25 @@ class EmbeddedEngine:
         guilty = await self._quarantine.begin(self._state_of)
         if guilty is not None:
             _LOG.error("thread_poisoned", thread=guilty.thread)
-            await self._tell(guilty, self._quarantine.recovered(self._clock.now(), guilty=True))
+            await self._convict(guilty)
         return self._quarantine.first
 
+    async def _convict(self, key: ThreadKey) -> None:
+        """Its end is in memory then at least, and on its way: a full disk keeps no server from starting."""
+        ending = self._in_background(
+            self._tell(key, self._quarantine.recovered(self._clock.now(), guilty=True))
+        )
+        with suppress(Refused):
+            await patience.answer(ending, self._log)
+
     async def _state_of(self, key: ThreadKey) -> State | None:
-        """None for a thread that cannot be read."""
+        """None for a thread that cannot be read: what becomes of it shows when it is taken up."""
         try:
-            head = await self._open(key)
-        except Refused:
+            head = await self._journal.open(key)
+        except (Fenced, StoreFailed):
+            raise
+        except Exception as error:
+            _LOG.warning("trial_not_read", thread=key.thread, why=str(error) or type(error).__name__)
             return None
         self._journal.close(head)
         return head.state
@@ -395,13 +415,25 @@ class EmbeddedEngine:
         except Refused as damage:
             if not is_damage(damage):
                 raise
+        try:
+            return await self._journal.open(key)  # to condemn it is final, and one look may have been wrong
+        except Refused as damage:
+            if not is_damage(damage):
+                raise
             subject = self._subjects.get(key)
-            await self.condemn(key, subject.session if subject is not None else 0, damage)
+            session = subject.session if subject is not None else 0
+            await self._condemn(key, session, damage, StopReason.DATA_LOSS)
             raise Lost(damage) from damage
 
-    async def condemn(self, key: ThreadKey, session: int, damage: Refused) -> None:
-        """Ends a damaged thread by its row, and every wait for it; durable on return."""
-        await self._condemn(key, session, damage, StopReason.DATA_LOSS)
+    def condemn(self, key: ThreadKey, session: int, damage: Refused) -> None:
+        """Ends a damaged thread by its row, and every wait for it, as soon as that can be written."""
+        self._in_background(self._condemn_found(key, session, damage))
+
+    async def _condemn_found(self, key: ThreadKey, session: int, damage: Refused) -> None:
+        try:
+            await self._condemn(key, session, damage, StopReason.DATA_LOSS)
+        except Exception as error:
+            _LOG.error("thread_not_condemned", thread=key.thread, why=str(error) or type(error).__name__)
 
     async def _condemn(self, key: ThreadKey, session: int, why: Refused, stop_reason: StopReason) -> None:
         await self._threads.condemn(key, stop_reason=stop_reason, now=self._clock.now())

@@ -196,8 +196,10 @@ class Journal:
         head.unit = unit if request is None else None  # a replay takes nothing down but its own events
 
     def _remember(self, head: Head, request: RequestRow) -> Recorded:
-        """A call that changes nothing. It stands behind all that was recorded before."""
-        unit = Unit(head.key, head.state.sequence, request=request, urgent=_urgent(head.state))
+        """A call that changes nothing: refused while nothing can be written. It stands behind all that was
+        recorded before.
+        """
+        unit = Unit(head.key, head.state.sequence, request=request)
         head.unit = None
         return Recorded(head.state, self._log.submit(unit), request_only=True)
 

@@ -1,6 +1,7 @@
 """How long a caller waits for what it asked while nothing can be written."""
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from treadle_server.core.errors import Refused
@@ -8,6 +9,9 @@ from treadle_server.ports.log import Log
 
 WAIT_SECONDS = 5.0
 """Twice as much at most: it is looked at so often."""
+
+MAY_TAKE_EFFECT = {"may_take_effect": "true"}
+"""Metadata of a refusal that does not say that nothing changed."""
 
 T = TypeVar("T")
 
@@ -27,12 +31,22 @@ async def answer(task: asyncio.Task[T], log: Log) -> T:
     return task.result()
 
 
+async def wait(work: Coroutine[Any, Any, T], log: Log) -> T:
+    """As `answer`, of work that ends with its caller."""
+    task = asyncio.create_task(work)
+    try:
+        return await answer(task, log)
+    finally:
+        task.cancel()
+
+
 def _check_writable(log: Log) -> None:
     try:
         log.check_writable()
     except Refused as refused:
         text = f"{refused.message}; what was asked waits for it and may still take effect"
-        raise Refused(refused.reason, text, retry_after_micros=refused.retry_after_micros) from None
+        retry = refused.retry_after_micros
+        raise Refused(refused.reason, text, metadata=MAY_TAKE_EFFECT, retry_after_micros=retry) from None
 
 
 def _notice(task: "asyncio.Task[Any]") -> None:

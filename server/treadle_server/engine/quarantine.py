@@ -45,6 +45,9 @@ class Pace:
     """That a server must live without the one on trial."""
 
 
+PACE = Pace()
+
+
 @dataclass(frozen=True, slots=True)
 class _Suspect:
     candidate: Candidate

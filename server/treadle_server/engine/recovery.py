@@ -4,6 +4,7 @@ import structlog
 
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.kinds import ThreadState
+from treadle_server.core.spec import Spec
 from treadle_server.engine.embedded import EmbeddedEngine, Subject, is_damage
 from treadle_server.engine.specs import CachedSpecs
 from treadle_server.ports.catalogue import ThreadRow, Threads
@@ -18,8 +19,8 @@ async def recover(engine: EmbeddedEngine, threads: Threads, specs: CachedSpecs) 
     """Offers all unfinished threads to the engine, those first that had begun; returns how many there are.
 
     None is driven before `engine.begun`: a server answers first.
-    It writes next to nothing, so it may be killed at any point: who is on trial or found guilty, and that a
-    damaged thread has ended. Logs are read only as their threads are driven.
+    It writes next to nothing, so it may be killed at any point: who is on trial or found guilty. That a
+    damaged thread has ended is written as soon as it can be. Logs are read only as their threads are driven.
     """
     count, after = 0, 0
     queued: list[tuple[ThreadRow, int]] = []
@@ -29,7 +30,7 @@ async def recover(engine: EmbeddedEngine, threads: Threads, specs: CachedSpecs) 
         page = await threads.unfinished(after=after, limit=_PAGE)
         for row in page:
             count += 1
-            await _take_up(engine, specs, row, queued)
+            await _take_up(engine, threads, specs, row, queued)
         if len(page) < _PAGE:
             break
         after = page[-1].key.thread
@@ -51,34 +52,61 @@ async def _take_up_first(
             raise
         return
     if row is not None and ThreadState(row.state) in _RUNNABLE:
-        await _take_up(engine, specs, row, [])
+        await _take_up(engine, threads, specs, row, [])
 
 
 async def _take_up(
-    engine: EmbeddedEngine, specs: CachedSpecs, row: ThreadRow, queued: list[tuple[ThreadRow, int]]
+    engine: EmbeddedEngine,
+    threads: Threads,
+    specs: CachedSpecs,
+    row: ThreadRow,
+    queued: list[tuple[ThreadRow, int]],
 ) -> None:
     if row.damaged:
-        await engine.condemn(row.key, 0, Refused(Reason.RECORD_CORRUPT, f"threads/{row.id} is damaged"))
-        return
+        found = await _damaged(engine, threads, row)
+        if found is None:
+            return
+        row = found
     if row.start_time is not None and row.session:
         engine.hold_session(row.session, row.key)
     if ThreadState(row.state) not in _RUNNABLE:
         engine.remember(row.key, subject_of(row))
         return
     try:
-        spec = await specs.of_row(row)
+        spec = await _spec(specs, row)
     except Refused as refused:
         if refused.reason is not Reason.RECORD_CORRUPT:
             raise
         _LOG.error("thread_not_recovered", thread=row.id, why=refused.message)
         if is_damage(refused):
-            await engine.condemn(row.key, row.session, refused)
+            engine.condemn(row.key, row.session, refused)
         return
     agent_max = spec.limits.max_concurrent_threads
     if row.start_time is None:
         queued.append((row, agent_max))
     else:
         engine.enqueue(row.key, subject_of(row), agent_max, row.create_time)
+
+
+async def _damaged(engine: EmbeddedEngine, threads: Threads, row: ThreadRow) -> ThreadRow | None:
+    """The thread as a second look finds it, since to condemn it is final; None if it is damaged, or gone."""
+    try:
+        return await threads.get_by_key(row.key)
+    except Refused as refused:
+        if refused.reason is not Reason.RECORD_CORRUPT:
+            raise
+    engine.condemn(row.key, 0, Refused(Reason.RECORD_CORRUPT, f"threads/{row.id} is damaged"))
+    return None
+
+
+async def _spec(specs: CachedSpecs, row: ThreadRow) -> Spec:
+    """Looks twice before it raises damage."""
+    try:
+        return await specs.of_row(row)
+    except Refused as refused:
+        if not is_damage(refused):
+            raise
+    return await specs.of_row(row)
 
 
 def subject_of(row: ThreadRow) -> Subject:

@@ -25,7 +25,12 @@ class CachedSpecs:
         row = await self._threads.get_by_key(key)
         if row is None:
             raise not_found("Thread", "the thread")
-        return await self.of_row(row), row.session
+        try:
+            return await self.of_row(row), row.session
+        except Refused as damage:
+            if damage.reason is Reason.RECORD_CORRUPT and await self._threads.get_by_key(key) is None:
+                raise not_found("Thread", "the thread") from None  # it was deleted meanwhile
+            raise
 
     async def of_row(self, row: ThreadRow) -> Spec:
         """The spec of a thread whose row is at hand."""

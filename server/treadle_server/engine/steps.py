@@ -43,8 +43,7 @@ class Steps:
     clock: Clock
 
     async def call_model(self, head: Head, command: CallModel) -> o.ModelReplied | o.ModelFailed:
-        """Asks the model for a turn once its intent is durable. Raises only what the store raises."""
-        await head.durable()
+        """Asks the model for a turn; the caller saw to it that the intent is durable. Raises nothing."""
         spec = head.state.spec
         if failpoints.ACTIVE:
             failpoints.hit("intent.after", head.state.iteration)

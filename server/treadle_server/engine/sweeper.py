@@ -1,7 +1,7 @@
 """What must happen though nobody asks: timers of threads that nobody drives, and tidying up."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -49,12 +49,12 @@ class Sweeper:
 
     async def _run(self) -> None:
         while True:
-            try:
-                await self._arm_timers()
-                await self._tidy()
-            except Exception as error:
-                if not _put_off(error):
-                    _LOG.exception("sweep_failed")
+            for step in self._steps():
+                try:
+                    await step()
+                except Exception as error:
+                    if not _put_off(error):
+                        _LOG.exception("sweep_failed")
             self.looks += 1
             await asyncio.sleep(self._look_seconds)
 
@@ -68,12 +68,16 @@ class Sweeper:
                 return
             after = (wakes[-1].wake_at, wakes[-1].key.thread)
 
-    async def _tidy(self) -> None:
+    def _steps(self) -> Sequence[Callable[[], Awaitable[object]]]:
+        """Each fails alone: damage that one meets is no reason to leave out the others."""
         now, keeping = self._clock.now(), self._housekeeping
-        await _until_done(lambda: keeping.forget_requests(now))
-        await _until_done(keeping.purge_threads)
-        await _until_done(lambda: keeping.purge_agents(now))
-        await keeping.reclaim()
+        return (
+            self._arm_timers,
+            lambda: _until_done(lambda: keeping.forget_requests(now)),
+            lambda: _until_done(keeping.purge_threads),
+            lambda: _until_done(lambda: keeping.purge_agents(now)),
+            keeping.reclaim,
+        )
 
 
 def _put_off(error: Exception) -> bool:

@@ -134,15 +134,15 @@ def _call(call: Fields) -> ProposedCall:
 
 
 def _usage(counts: dict[str, Any]) -> Usage:
-    """Gemini counts thoughts beside the answer; here they are part of the output."""
+    """Gemini counts thoughts beside the answer, as usage is counted here."""
     read = {name: int(value) for name, value in counts.items() if name.endswith("TokenCount")}
     reasoning = read.get("thoughtsTokenCount", 0)
     input_tokens = read.get("promptTokenCount", 0) + read.get("toolUsePromptTokenCount", 0)
-    output_tokens = read.get("candidatesTokenCount", 0) + reasoning
+    output_tokens = read.get("candidatesTokenCount", 0)
     return Usage(
         input_tokens,
         read.get("cachedContentTokenCount", 0),
         output_tokens,
         reasoning,
-        read.get("totalTokenCount", input_tokens + output_tokens),
+        read.get("totalTokenCount", input_tokens + output_tokens + reasoning),
     )

@@ -215,12 +215,13 @@ def _usage(fields: _Fields | None) -> Usage:
         return Usage(DEFAULT_INPUT_TOKENS, 0, DEFAULT_OUTPUT_TOKENS, 0, total)
     input_tokens = fields.count("input_tokens", DEFAULT_INPUT_TOKENS)
     output_tokens = fields.count("output_tokens", DEFAULT_OUTPUT_TOKENS)
+    reasoning_tokens = fields.count("reasoning_tokens", 0)
     usage = Usage(
         input_tokens,
         fields.count("cached_input_tokens", 0),
         output_tokens,
-        fields.count("reasoning_tokens", 0),
-        fields.count("total_tokens", input_tokens + output_tokens),
+        reasoning_tokens,
+        fields.count("total_tokens", input_tokens + output_tokens + reasoning_tokens),
     )
     fields.end()
     return usage

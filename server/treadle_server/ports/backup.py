@@ -23,15 +23,17 @@ class Copies(Protocol):
     async def make(self, copy_id: str) -> Copy:
         """Copies the store as it is at one moment after this call, while others read and write.
 
-        First removes what a crash left. To cancel it does not end it, `stop` does. Raises Refused:
-        RESOURCE_EXISTS, DISK_FULL, RECORD_CORRUPT, STORE_UNAVAILABLE, DRAINING; then nothing is left of it.
+        First removes what is left of one that was never published. To cancel it does not end it, `stop` does.
+        Raises Refused: RESOURCE_EXISTS, DISK_FULL, RECORD_CORRUPT, STORE_UNAVAILABLE, DRAINING; then
+        nothing is left of it.
         """
         ...
 
     async def publish(self, copy: Copy, tenant: int, request: RequestRow | None) -> None:
         """Gives a copy its name, never another file's, and remembers the request: both or neither.
 
-        Raises Refused or Replayed; then nothing is left of it.
+        Raises Refused or Replayed; then nothing is left of it. After another error the next server settles
+        whether it was made.
         """
         ...
 

@@ -333,6 +333,10 @@ class ApiKeys(Protocol):
         """Raises Refused(RESOURCE_EXISTS) for an id that is or was taken."""
         ...
 
+    async def prefixes(self) -> Sequence[str]:
+        """Of all keys, in no order; those of deleted ones may be among them."""
+        ...
+
     async def find_by_prefix(self, prefix: str) -> ApiKeyRow | None:
         """The key to compare the secret with; None for a deleted one. Expiry is the caller's to check."""
         ...
@@ -451,8 +455,8 @@ class Sessions(Protocol):
 class Threads(Protocol):
     """Rows of threads. Units of the log make and move them; here they are found, labelled and deleted.
 
-    A thread that was deleted or has expired is found by none of these but `expired`. Its id stays taken
-    until Housekeeping forgets it.
+    A thread that was deleted or has expired is found by none of these but `expired`. Its id stays taken for
+    ever.
     """
 
     async def get(self, tenant: int, thread_id: str) -> ThreadRow | None: ...

@@ -40,7 +40,7 @@ class Engine(Protocol):
     async def ask(self, key: ThreadKey, ask: Ask, request: RequestRow | None = None) -> State:
         """Records what a caller asked, and the call with it; durable on return.
 
-        Raises Refused or Replayed, and then nothing changed.
+        Raises Refused or Replayed, and then nothing changed, unless `may_take_effect` is in the metadata.
         """
         ...
 
@@ -49,7 +49,7 @@ class Engine(Protocol):
         ...
 
     async def ended(self, key: ThreadKey) -> None:
-        """Returns once the thread has ended."""
+        """Returns once the thread has ended. Raises Refused when nothing can be written meanwhile."""
         ...
 
     def waiting(self, key: ThreadKey) -> Waiting | None:

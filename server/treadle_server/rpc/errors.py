@@ -51,7 +51,7 @@ _RETRY_MICROS: Mapping[Reason, int] = {
     Reason.RATE_LIMITED: 1_000_000,
     Reason.CONCURRENCY_LIMITED: 1_000_000,
     Reason.SUBSCRIBER_TOO_SLOW: 1_000_000,
-    Reason.DISK_FULL: 5_000_000,
+    Reason.DISK_FULL: 1_000_000,
     Reason.DRAINING: 1_000_000,
     Reason.STORE_UNAVAILABLE: 1_000_000,
 }

@@ -21,6 +21,7 @@ from treadle_server.core.errors import Reason, Refused, invalid
 from treadle_server.ports.log import Replayed
 from treadle_server.rpc import errors
 from treadle_server.rpc.admission import Admission, Lane
+from treadle_server.rpc.arrivals import Arrivals
 from treadle_server.rpc.calls import Call, Context, StreamChunk, Streaming, Unary
 from treadle_server.rpc.log_lines import LogLines
 from treadle_server.rpc.stalls import Stalls
@@ -31,8 +32,6 @@ PACKAGE = "treadle.v1"
 STALL_SECONDS = 30.0
 METADATA_BYTES_MAX = 16 * 1024
 """gRPC's own limit is per frame: a header block of many frames passes it by."""
-REQUEST_SECONDS = 20.0
-"""How long the message of a call may take to come after its headers."""
 WAITING_CALLS = frozenset({"ExecuteAgent"})
 """Unary calls that last as long as streams, and count as such."""
 
@@ -55,8 +54,7 @@ class Doorway:
     admission: Admission = field(default_factory=Admission)
     stalls: Stalls = field(default_factory=lambda: Stalls(STALL_SECONDS))
     lines: LogLines = field(default_factory=LogLines)
-    arrivals: Stalls = field(default_factory=lambda: Stalls(REQUEST_SECONDS))
-    """Calls whose request has not come yet."""
+    arrivals: Arrivals = field(default_factory=Arrivals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +180,17 @@ class Visit:
     def context(self) -> Context:
         return self._context
 
-    async def receive(self, arrivals: Stalls) -> None:
-        """Waits for the request. Raises Refused when there is none, AbortError when it came too late."""
+    async def arrive(self, arrivals: Arrivals, identify: Identify) -> None:
+        """Learns who calls, and waits for the request: nobody waits for one of a stranger.
+
+        Raises Refused for a stranger or without a request, AbortError when it came too late.
+        """
+        metadata = cast(Any, self._context.invocation_metadata() or ())
         arrivals.begin(self)
         try:
-            self.request = await self._context.read()
+            self.call = Call(self.path, await identify(metadata), self._context)
+            if self._ending is None:
+                self.request = await self._context.read()
         finally:
             arrivals.end(self)
         if self._ending is not None:
@@ -197,11 +201,19 @@ class Visit:
             raise invalid(("request", "is not there, or not whole"))
 
     def stalled(self) -> None:
-        self._ending = asyncio.create_task(self._end_late())
+        self._end_early(invalid(("request", "did not come in time")))
 
-    async def _end_late(self) -> None:
+    def crowded_out(self, most: int) -> None:
+        text = "its request did not come, and newer calls needed the place"
+        self._end_early(Refused(Reason.CONCURRENCY_LIMITED, text, metadata={"limit": str(most)}))
+
+    def _end_early(self, refused: Refused) -> None:
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(refused))
+
+    async def _end(self, refused: Refused) -> None:
         try:
-            await self.fail(invalid(("request", "did not come in time")))
+            await self.fail(refused)
         except grpc.aio.AbortError:
             return
 
@@ -267,11 +279,11 @@ class _Admitted:
 
     async def __aenter__(self) -> None:
         self._doorway.admission.check_open()
+        _check_metadata(self._visit.context.invocation_metadata() or ())
+        await self._visit.arrive(self._doorway.arrivals, self._doorway.identify)
         self._lane.enter()
         try:
-            _check_metadata(self._visit.context.invocation_metadata() or ())
-            await self._visit.receive(self._doorway.arrivals)
-            await self._admit()
+            self._admit()
         except BaseException:
             self._leave()
             raise
@@ -281,13 +293,11 @@ class _Admitted:
         if error is None:
             self._visit.answered()
 
-    async def _admit(self) -> None:
+    def _admit(self) -> None:
         visit = self._visit
-        metadata = visit.context.invocation_metadata() or ()
-        identity = await self._doorway.identify(cast(Any, metadata))
-        visit.call = Call(visit.path, identity, visit.context)
-        self._lane.enter_tenant(identity.tenant)
-        self._tenant = identity.tenant
+        tenant = visit.call.identity.tenant
+        self._lane.enter_tenant(tenant)
+        self._tenant = tenant
         if isinstance(visit.request, Malformed):
             name = visit.request.message
             raise invalid((name, f"the request is not a {name}"))

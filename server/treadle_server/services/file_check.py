@@ -32,13 +32,14 @@ class FileCheck:
         name = ""
         for found in self.inspection.threads():
             if isinstance(found, str):
-                yield f"{name}: {found}"
+                yield f"{name}: {found}" if name else found
                 continue
             name = f"threads/{found.id}"
             for problem in self._thread(found):
                 yield f"{name}: {problem}"
 
     def _thread(self, row: ThreadRow) -> Iterator[str]:
+        """One that this release cannot make sense of is told, and keeps no other from being looked at."""
         if row.damaged:
             yield "its row is not as it was written"
         data = self.inspection.spec(row) if not row.damaged else None
@@ -66,13 +67,20 @@ class FileCheck:
                 yield f"event {sequence} cannot be decoded: {error}"
                 whole = False
                 break
-            if state is not None:
-                apply(state, event)
+            try:
+                if state is not None:
+                    apply(state, event)
+            except Exception as error:
+                yield f"event {sequence} does not follow from those before it: {error!r}"
+                state = None
         if whole and not row.damaged:
             if sequence != row.sequence:
                 yield f"its row counts {row.sequence} events, its log has {sequence}"
             elif state is not None:
-                yield from differences(row, state)
+                try:
+                    yield from list(differences(row, state))
+                except Exception as error:
+                    yield f"its row cannot be compared with its log: {error!r}"
 
 
 def differences(row: ThreadRow, state: State) -> Iterator[str]:

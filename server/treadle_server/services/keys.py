@@ -1,11 +1,12 @@
 """API keys: made, listed, changed, deleted, and told from forgeries."""
 
+import asyncio
 import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from treadle_server.core.agent import ApiKey
 from treadle_server.core.errors import Reason, Refused, invalid, not_found
@@ -13,17 +14,12 @@ from treadle_server.ports.catalogue import ApiKeyRow, ApiKeys, NewApiKey, Page, 
 from treadle_server.ports.clock import Clock
 from treadle_server.services.etags import change, check_etag
 from treadle_server.services.ids import new_id
-from treadle_server.services.rates import Rate, rate_limited
 from treadle_server.services.requests import Asked, Replays
 
 MARK = "trdl"
 """Begins every secret, so that scanners for leaked ones find it."""
 CACHE_MICROS = 5_000_000
 CACHE_MAX = 10_000
-STRANGERS_MAX = 1_000
-"""Prefixes of no key that are remembered as such, apart from the others, which they must not displace."""
-STRANGERS_PER_SECOND = 500.0
-"""Prefixes never seen before that are looked for in the store; further ones are asked to come again."""
 _PREFIX_BYTES = 8
 _SECRET_BYTES = 32
 _NO_HASH = bytes(32)
@@ -48,7 +44,6 @@ class KeyCodec(Protocol):
         ...
 
 
-Kept = TypeVar("Kept")
 Change = Callable[[ApiKey], ApiKey]
 """Makes the wanted key from the present one."""
 
@@ -71,8 +66,9 @@ class Keys:
         self._clock = clock
         self._known: dict[str, tuple[ApiKeyRow, int]] = {}
         """Rows by prefix, and when to read them again, micros since 1970."""
-        self._strangers: dict[str, int] = {}
-        self._strangers_rate = Rate(STRANGERS_PER_SECOND)
+        self._prefixes: set[str] | None = None
+        """Of all keys, so that none is looked for in the store that is not there. About 120 bytes each."""
+        self._loading = asyncio.Lock()
         self._changes = 0
         self._tenant_ids: dict[int, str] = {}
 
@@ -107,6 +103,7 @@ class Keys:
                 etag="1",
                 expire_time_micros=expire_time_micros,
             )
+            prefixes = await self._all_prefixes()
             prefix, secret = _new_secret()
             new = NewApiKey(
                 *(tenant.key, chosen, api_key.principal, admin, prefix, _hash(secret)),
@@ -117,6 +114,7 @@ class Keys:
                 await self._store.create(new, request=request)
             except Refused as refused:
                 raise _named(refused, api_key.name) from None
+            prefixes.add(prefix)
             return replace(api_key, secret=secret)
 
         return await self._replays.once(tenant.key, asked, act)
@@ -214,26 +212,31 @@ class Keys:
         known = self._known.get(prefix)
         if known is not None and known[1] > now:
             return known[0]
-        if known is None and self._is_strange(prefix, now):
+        prefixes = await self._all_prefixes()
+        if prefix not in prefixes:
             return None
         changes = self._changes
         row = await self._store.find_by_prefix(prefix)
-        if changes != self._changes:
-            return row
-        if row is None:
-            _remember(self._strangers, prefix, now + CACHE_MICROS, STRANGERS_MAX)
-        else:
-            _remember(self._known, prefix, (row, now + CACHE_MICROS), CACHE_MAX)
+        if row is None:  # deleted, which is for ever
+            prefixes.discard(prefix)
+        elif changes == self._changes:
+            self._remember(row, now)
         return row
 
-    def _is_strange(self, prefix: str, now: int) -> bool:
-        """It was no key's a moment ago. Raises Refused(RATE_LIMITED) in a flood of such."""
-        if self._strangers.get(prefix, 0) > now:
-            return True
-        delay = self._strangers_rate.begin()
-        if delay:
-            raise rate_limited("too many unknown credentials", self._strangers_rate.per_second, delay)
-        return False
+    async def _all_prefixes(self) -> set[str]:
+        """Read once, at the first need: no other process writes to the file. Keys made since are in it."""
+        if self._prefixes is None:
+            async with self._loading:
+                if self._prefixes is None:
+                    self._prefixes = set(await self._store.prefixes())
+        return self._prefixes
+
+    def _remember(self, row: ApiKeyRow, now: int) -> None:
+        """The oldest gives way."""
+        self._known.pop(row.prefix, None)
+        if len(self._known) >= CACHE_MAX:
+            del self._known[next(iter(self._known))]
+        self._known[row.prefix] = (row, now + CACHE_MICROS)
 
     def _forget(self, row: ApiKeyRow) -> None:
         self._changes += 1
@@ -264,14 +267,6 @@ class Keys:
 
 def bad_credential() -> Refused:
     return Refused(Reason.CREDENTIAL_INVALID, "the credential is missing or not valid")
-
-
-def _remember(memory: dict[str, Kept], prefix: str, kept: Kept, most: int) -> None:
-    """The oldest gives way."""
-    memory.pop(prefix, None)
-    if len(memory) >= most:
-        del memory[next(iter(memory))]
-    memory[prefix] = kept
 
 
 def _new_secret() -> tuple[str, str]:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from treadle_server.core.errors import Reason, Refused
 
-DELAY_SECONDS_MAX = 20.0
+DELAY_SECONDS_MAX = 10.0
+"""Clients give up on a call that they are told to repeat much later."""
 SPREAD = 0.1
 """Part of a delay that is added by chance, so that those who were told the same do not come as one."""
 

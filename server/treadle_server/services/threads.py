@@ -60,13 +60,24 @@ class Threads:
         row = await self._reads.row_to_read(caller, name, watch.after)
         if isinstance(row, ExpiredThread):
             return None
-        condemned = is_condemned(row)
-        if _ended(row) and watch.after == row.sequence and not condemned:
+        if _ended(row) and watch.after == row.sequence and not is_condemned(row):
             return None
         place = self._feed.follow(replace(watch, key=row.key, fresh=False))
-        if condemned:  # its last event does not say that it is the last
-            self._feed.refuse(row.key, corrupt(name))
+        try:
+            if is_condemned(row) or (not _ended(row) and await self._condemned_since(row)):
+                self._feed.refuse(row.key, corrupt(name))  # its last event does not say that it is the last
+        except BaseException:
+            place.close()
+            raise
         return place
+
+    async def _condemned_since(self, row: ThreadRow) -> bool:
+        """Just before it was followed: from then on the feed is told."""
+        try:
+            found = await self._reads.row_by_key(row.key)
+        except Refused as refused:
+            return refused.reason is Reason.RECORD_CORRUPT
+        return found is not None and is_condemned(found)
 
     def follow_fresh(self, watch: Watch) -> Subscription:
         """A place in the stream of a thread that is about to be made."""

@@ -40,7 +40,7 @@ def events_corrupt(key: ThreadKey, sequence: int) -> Refused:
 
 def disk_full() -> Refused:
     """Refuses a change that found no room. It may be tried again at any time."""
-    return Refused(Reason.DISK_FULL, "the disk of the store is full", retry_after_micros=1_000_000)
+    return Refused(Reason.DISK_FULL, "the disk of the store is full")
 
 
 def unavailable(why: str) -> Refused:

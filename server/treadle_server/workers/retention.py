@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from treadle_server.core.errors import Refused
+from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.catalogue import Housekeeping
 from treadle_server.ports.clock import Clock
 
@@ -57,9 +57,7 @@ class Retention:
             try:
                 await self.look()
             except Refused as refused:  # there is no room on the disk, for instance
-                _LOG.warning("retention_refused", reason=refused.reason.value, why=refused.message)
-            except Exception:
-                _LOG.exception("retention_failed")
+                _tell(refused)
             self.looks += 1
             try:
                 async with asyncio.timeout(self._look_seconds):
@@ -68,24 +66,44 @@ class Retention:
                 continue
 
     async def look(self) -> int:
-        """Takes what is due now; how many threads that was."""
+        """Takes what is due now; how many threads that was. Each step fails alone.
+
+        Raises Refused when the store takes nothing.
+        """
         keeping, now = self._housekeeping, self._clock.now()
         expired = await _until_done(lambda: keeping.expire_threads(now, self._default_micros))
-        purged = await _until_done(keeping.purge_threads)
-        pruned = await keeping.prune_commits()
-        forgotten = await _until_done(lambda: keeping.forget_threads(now))
-        if purged or pruned or forgotten:
-            await keeping.reclaim()
+        taken = await _until_done(keeping.purge_threads)
+        taken += await _alone(keeping.prune_commits)
+        taken += await _until_done(lambda: keeping.forget_threads(now))
+        if taken:
+            await _alone(keeping.reclaim)
         if expired:
             _LOG.info("threads_expired", count=expired)
         return expired
+
+
+async def _alone(work: Callable[[], Awaitable[int]]) -> int:
+    """A failure is 0, and told: damage that one step meets is no reason to leave out the others."""
+    try:
+        return await work()
+    except Refused as refused:
+        if refused.reason in (Reason.DISK_FULL, Reason.STORE_UNAVAILABLE):
+            raise
+        _tell(refused)
+    except Exception:
+        _LOG.exception("retention_failed")
+    return 0
+
+
+def _tell(refused: Refused) -> None:
+    _LOG.warning("retention_refused", reason=refused.reason.value, why=refused.message)
 
 
 async def _until_done(work: Callable[[], Awaitable[int]]) -> int:
     """Bounded: what is left is for the next look."""
     done = 0
     for _ in range(_ROUNDS_MAX):
-        some = await work()
+        some = await _alone(work)
         done += some
         if not some:
             break

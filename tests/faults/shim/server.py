@@ -14,6 +14,7 @@ from pathlib import Path
 
 import uvloop
 
+from tests.faults.pace import PACE
 from treadle_server import app, logs
 from treadle_server import config as configuration
 from treadle_server.core.kinds import Effect
@@ -94,7 +95,7 @@ def main() -> int:
     def toolbox(notes: Notes, now_micros: Callable[[], int]) -> Toolbox:
         return MarkingTools(ToolGroups(notes, now_micros), Path(os.environ[MARKS_VARIABLE]))
 
-    return uvloop.run(app.serve(config, toolbox))
+    return uvloop.run(app.serve(config, toolbox, PACE))
 
 
 if __name__ == "__main__":

@@ -18,4 +18,4 @@ def create_backup(
     the same call with the same request_id finds it.
     """
     request = rpc.CreateBackupRequest(backup_id=backup_id, request_id=request_id_or_new(request_id))
-    return Unary(request, Backup, math.inf if timeout is None else timeout)
+    return Unary(request, Backup, math.inf if timeout is None else timeout, lasting=True)

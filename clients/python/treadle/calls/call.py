@@ -26,6 +26,8 @@ class Unary(Generic[R]):
     response: type[R]
     timeout: float | None = None
     """Seconds for all attempts together. None is the client's own, infinity is none at all."""
+    lasting: bool = False
+    """The answer may take as long as a stream lasts: the call takes a stream's place."""
 
 
 @dataclass(frozen=True, slots=True)

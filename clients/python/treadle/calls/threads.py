@@ -72,7 +72,7 @@ def execute(
         request_id=request_id_or_new(request_id),
         on_deadline=on_deadline,
     )
-    return Unary(request, Thread, math.inf if timeout is None else timeout)
+    return Unary(request, Thread, math.inf if timeout is None else timeout, lasting=True)
 
 
 def create_thread(

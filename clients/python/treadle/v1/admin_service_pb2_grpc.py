@@ -35,9 +35,9 @@ class AdminServiceStub:
     SCOPE_MISSING.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; those that change something
-    also with ALREADY_EXISTS / REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named
-    below.
+    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL, all but
+    GetServerInfo also with DATA_LOSS / RECORD_CORRUPT; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named below.
     """
 
     def __init__(self, channel):
@@ -108,9 +108,9 @@ class AdminServiceServicer:
     SCOPE_MISSING.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; those that change something
-    also with ALREADY_EXISTS / REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named
-    below.
+    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL, all but
+    GetServerInfo also with DATA_LOSS / RECORD_CORRUPT; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named below.
     """
 
     def GetServerInfo(self, request, context):
@@ -189,7 +189,9 @@ class AdminServiceServicer:
     def CreateBackup(self, request, context):
         """Copies the whole store, while it is in use, into a file on the server's machine, and answers when that is
         durable and was checked. Callers are served meanwhile. ALREADY_EXISTS / RESOURCE_EXISTS when there is such
-        a file; RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED while another copy is being made.
+        a file; RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED while another copy is being made, DISK_FULL when the copy
+        has no room; DATA_LOSS / RECORD_CORRUPT when the store has a damaged page; UNAVAILABLE / STORE_UNAVAILABLE
+        when the folder cannot be written, or callers write faster than is copied. Nothing is left of it then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -266,9 +268,9 @@ class AdminService:
     SCOPE_MISSING.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; those that change something
-    also with ALREADY_EXISTS / REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named
-    below.
+    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL, all but
+    GetServerInfo also with DATA_LOSS / RECORD_CORRUPT; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named below.
     """
 
     @staticmethod

@@ -36,9 +36,9 @@ class AdminServiceStub:
     SCOPE_MISSING.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; those that change something
-    also with ALREADY_EXISTS / REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named
-    below.
+    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL, all but
+    GetServerInfo also with DATA_LOSS / RECORD_CORRUPT; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named below.
     """
 
     @_typing.overload
@@ -74,7 +74,9 @@ class AdminServiceStub:
     CreateBackup: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateBackupRequest, _backup_pb2.Backup]
     """Copies the whole store, while it is in use, into a file on the server's machine, and answers when that is
     durable and was checked. Callers are served meanwhile. ALREADY_EXISTS / RESOURCE_EXISTS when there is such
-    a file; RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED while another copy is being made.
+    a file; RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED while another copy is being made, DISK_FULL when the copy
+    has no room; DATA_LOSS / RECORD_CORRUPT when the store has a damaged page; UNAVAILABLE / STORE_UNAVAILABLE
+    when the folder cannot be written, or callers write faster than is copied. Nothing is left of it then.
     """
 
 @_typing.type_check_only
@@ -83,9 +85,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     SCOPE_MISSING.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; those that change something
-    also with ALREADY_EXISTS / REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named
-    below.
+    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL, all but
+    GetServerInfo also with DATA_LOSS / RECORD_CORRUPT; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named below.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -118,7 +120,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     CreateBackup: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateBackupRequest, _backup_pb2.Backup]  # type: ignore[assignment]
     """Copies the whole store, while it is in use, into a file on the server's machine, and answers when that is
     durable and was checked. Callers are served meanwhile. ALREADY_EXISTS / RESOURCE_EXISTS when there is such
-    a file; RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED while another copy is being made.
+    a file; RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED while another copy is being made, DISK_FULL when the copy
+    has no room; DATA_LOSS / RECORD_CORRUPT when the store has a damaged page; UNAVAILABLE / STORE_UNAVAILABLE
+    when the folder cannot be written, or callers write faster than is copied. Nothing is left of it then.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -126,9 +130,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     SCOPE_MISSING.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; those that change something
-    also with ALREADY_EXISTS / REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named
-    below.
+    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL, all but
+    GetServerInfo also with DATA_LOSS / RECORD_CORRUPT; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named below.
     """
 
     @_abc_1.abstractmethod
@@ -225,7 +229,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_backup_pb2.Backup, _abc.Awaitable[_backup_pb2.Backup]]:
         """Copies the whole store, while it is in use, into a file on the server's machine, and answers when that is
         durable and was checked. Callers are served meanwhile. ALREADY_EXISTS / RESOURCE_EXISTS when there is such
-        a file; RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED while another copy is being made.
+        a file; RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED while another copy is being made, DISK_FULL when the copy
+        has no room; DATA_LOSS / RECORD_CORRUPT when the store has a damaged page; UNAVAILABLE / STORE_UNAVAILABLE
+        when the folder cannot be written, or callers write faster than is copied. Nothing is left of it then.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

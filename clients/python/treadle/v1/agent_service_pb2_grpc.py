@@ -30,8 +30,9 @@ class AgentServiceStub:
     """The agents of a tenant, and their versions.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID or NOT_SUPPORTED, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; those that
-    change something also with ALREADY_EXISTS / REQUEST_ID_REUSED; only others are named below.
+    FIELD_INVALID or NOT_SUPPORTED, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE,
+    DATA_LOSS / RECORD_CORRUPT and INTERNAL; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named below.
     """
 
     def __init__(self, channel):
@@ -91,8 +92,9 @@ class AgentServiceServicer:
     """The agents of a tenant, and their versions.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID or NOT_SUPPORTED, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; those that
-    change something also with ALREADY_EXISTS / REQUEST_ID_REUSED; only others are named below.
+    FIELD_INVALID or NOT_SUPPORTED, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE,
+    DATA_LOSS / RECORD_CORRUPT and INTERNAL; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named below.
     """
 
     def CreateAgent(self, request, context):
@@ -224,8 +226,9 @@ class AgentService:
     """The agents of a tenant, and their versions.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID or NOT_SUPPORTED, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; those that
-    change something also with ALREADY_EXISTS / REQUEST_ID_REUSED; only others are named below.
+    FIELD_INVALID or NOT_SUPPORTED, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE,
+    DATA_LOSS / RECORD_CORRUPT and INTERNAL; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named below.
     """
 
     @staticmethod

@@ -31,8 +31,9 @@ class AgentServiceStub:
     """The agents of a tenant, and their versions.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID or NOT_SUPPORTED, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; those that
-    change something also with ALREADY_EXISTS / REQUEST_ID_REUSED; only others are named below.
+    FIELD_INVALID or NOT_SUPPORTED, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE,
+    DATA_LOSS / RECORD_CORRUPT and INTERNAL; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named below.
     """
 
     @_typing.overload
@@ -74,8 +75,9 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """The agents of a tenant, and their versions.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID or NOT_SUPPORTED, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; those that
-    change something also with ALREADY_EXISTS / REQUEST_ID_REUSED; only others are named below.
+    FIELD_INVALID or NOT_SUPPORTED, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE,
+    DATA_LOSS / RECORD_CORRUPT and INTERNAL; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named below.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -113,8 +115,9 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """The agents of a tenant, and their versions.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID or NOT_SUPPORTED, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; those that
-    change something also with ALREADY_EXISTS / REQUEST_ID_REUSED; only others are named below.
+    FIELD_INVALID or NOT_SUPPORTED, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE,
+    DATA_LOSS / RECORD_CORRUPT and INTERNAL; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL; only others are named below.
     """
 
     @_abc_1.abstractmethod

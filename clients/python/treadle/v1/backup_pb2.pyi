@@ -42,7 +42,7 @@ class Backup(_message.Message):
     """SHA-256 of the file, in lower case hexadecimal digits."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """The moment that it shows: what was acknowledged before is in it."""
+        """Not later than the moment that it shows: what was acknowledged before this time is in it."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:

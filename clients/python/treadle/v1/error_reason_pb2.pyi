@@ -127,7 +127,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     DISK_FULL: _ErrorReason.ValueType  # 24
     """RESOURCE_EXHAUSTED. The disk is full. Reads go on; changes do so by themselves once there is room.
-    RetryInfo says when to come again.
+    RetryInfo says when to come again. Nothing changed, unless the metadata has `may_take_effect`, "true": then
+    what was asked waits for room and may still take effect; repeat it with the same request_id.
     Example: `{}`.
     """
     DRAINING: _ErrorReason.ValueType  # 25
@@ -136,7 +137,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     STORE_UNAVAILABLE: _ErrorReason.ValueType  # 26
     """UNAVAILABLE. The store did not answer, and whether a change took effect is not known: repeat it with the
-    same request_id. RetryInfo says when to come again.
+    same request_id. RetryInfo says when to come again. `may_take_effect` is "true" where what was asked waits for
+    the store.
     Example: `{}`.
     """
     RECORD_CORRUPT: _ErrorReason.ValueType  # 27
@@ -263,7 +265,8 @@ Example: `{"last_sequence": "42"}`.
 """
 DISK_FULL: ErrorReason.ValueType  # 24
 """RESOURCE_EXHAUSTED. The disk is full. Reads go on; changes do so by themselves once there is room.
-RetryInfo says when to come again.
+RetryInfo says when to come again. Nothing changed, unless the metadata has `may_take_effect`, "true": then
+what was asked waits for room and may still take effect; repeat it with the same request_id.
 Example: `{}`.
 """
 DRAINING: ErrorReason.ValueType  # 25
@@ -272,7 +275,8 @@ Example: `{}`.
 """
 STORE_UNAVAILABLE: ErrorReason.ValueType  # 26
 """UNAVAILABLE. The store did not answer, and whether a change took effect is not known: repeat it with the
-same request_id. RetryInfo says when to come again.
+same request_id. RetryInfo says when to come again. `may_take_effect` is "true" where what was asked waits for
+the store.
 Example: `{}`.
 """
 RECORD_CORRUPT: ErrorReason.ValueType  # 27

@@ -35,14 +35,13 @@ class ThreadServiceStub:
     thread is durable.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, NOT_SUPPORTED or REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and
-    INTERNAL; those that name a thread also with NOT_FOUND / RESOURCE_NOT_FOUND and DATA_LOSS /
-    RECORD_CORRUPT; those that change something also with ALREADY_EXISTS / REQUEST_ID_REUSED and
-    RESOURCE_EXHAUSTED / DISK_FULL. Those that make a thread also with NOT_FOUND / RESOURCE_NOT_FOUND of its
-    agent or session, ALREADY_EXISTS / RESOURCE_EXISTS, FAILED_PRECONDITION / AGENT_DISABLED, SESSION_BUSY,
-    PARENT_MISMATCH or BUDGET_EXCEEDED, and RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED. Only others are named
-    below. A control that the thread's state does not allow is FAILED_PRECONDITION / THREAD_STATE_CONFLICT,
-    and changes nothing.
+    FIELD_INVALID, NOT_SUPPORTED or REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED / RATE_LIMITED or
+    CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL; those that name a thread also with NOT_FOUND /
+    RESOURCE_NOT_FOUND and DATA_LOSS / RECORD_CORRUPT; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL. Those that make a thread also with NOT_FOUND /
+    RESOURCE_NOT_FOUND of its agent or session, ALREADY_EXISTS / RESOURCE_EXISTS, FAILED_PRECONDITION /
+    AGENT_DISABLED, SESSION_BUSY, PARENT_MISMATCH or BUDGET_EXCEEDED. Only others are named below. A control
+    that the thread's state does not allow is FAILED_PRECONDITION / THREAD_STATE_CONFLICT, and changes nothing.
     """
 
     def __init__(self, channel):
@@ -156,14 +155,13 @@ class ThreadServiceServicer:
     thread is durable.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, NOT_SUPPORTED or REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and
-    INTERNAL; those that name a thread also with NOT_FOUND / RESOURCE_NOT_FOUND and DATA_LOSS /
-    RECORD_CORRUPT; those that change something also with ALREADY_EXISTS / REQUEST_ID_REUSED and
-    RESOURCE_EXHAUSTED / DISK_FULL. Those that make a thread also with NOT_FOUND / RESOURCE_NOT_FOUND of its
-    agent or session, ALREADY_EXISTS / RESOURCE_EXISTS, FAILED_PRECONDITION / AGENT_DISABLED, SESSION_BUSY,
-    PARENT_MISMATCH or BUDGET_EXCEEDED, and RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED. Only others are named
-    below. A control that the thread's state does not allow is FAILED_PRECONDITION / THREAD_STATE_CONFLICT,
-    and changes nothing.
+    FIELD_INVALID, NOT_SUPPORTED or REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED / RATE_LIMITED or
+    CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL; those that name a thread also with NOT_FOUND /
+    RESOURCE_NOT_FOUND and DATA_LOSS / RECORD_CORRUPT; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL. Those that make a thread also with NOT_FOUND /
+    RESOURCE_NOT_FOUND of its agent or session, ALREADY_EXISTS / RESOURCE_EXISTS, FAILED_PRECONDITION /
+    AGENT_DISABLED, SESSION_BUSY, PARENT_MISMATCH or BUDGET_EXCEEDED. Only others are named below. A control
+    that the thread's state does not allow is FAILED_PRECONDITION / THREAD_STATE_CONFLICT, and changes nothing.
     """
 
     def ExecuteAgent(self, request, context):
@@ -431,14 +429,13 @@ class ThreadService:
     thread is durable.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, NOT_SUPPORTED or REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and
-    INTERNAL; those that name a thread also with NOT_FOUND / RESOURCE_NOT_FOUND and DATA_LOSS /
-    RECORD_CORRUPT; those that change something also with ALREADY_EXISTS / REQUEST_ID_REUSED and
-    RESOURCE_EXHAUSTED / DISK_FULL. Those that make a thread also with NOT_FOUND / RESOURCE_NOT_FOUND of its
-    agent or session, ALREADY_EXISTS / RESOURCE_EXISTS, FAILED_PRECONDITION / AGENT_DISABLED, SESSION_BUSY,
-    PARENT_MISMATCH or BUDGET_EXCEEDED, and RESOURCE_EXHAUSTED / CONCURRENCY_LIMITED. Only others are named
-    below. A control that the thread's state does not allow is FAILED_PRECONDITION / THREAD_STATE_CONFLICT,
-    and changes nothing.
+    FIELD_INVALID, NOT_SUPPORTED or REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED / RATE_LIMITED or
+    CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL; those that name a thread also with NOT_FOUND /
+    RESOURCE_NOT_FOUND and DATA_LOSS / RECORD_CORRUPT; those that change something also with ALREADY_EXISTS /
+    REQUEST_ID_REUSED and RESOURCE_EXHAUSTED / DISK_FULL. Those that make a thread also with NOT_FOUND /
+    RESOURCE_NOT_FOUND of its agent or session, ALREADY_EXISTS / RESOURCE_EXISTS, FAILED_PRECONDITION /
+    AGENT_DISABLED, SESSION_BUSY, PARENT_MISMATCH or BUDGET_EXCEEDED. Only others are named below. A control
+    that the thread's state does not allow is FAILED_PRECONDITION / THREAD_STATE_CONFLICT, and changes nothing.
     """
 
     @staticmethod

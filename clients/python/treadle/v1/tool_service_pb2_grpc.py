@@ -29,7 +29,8 @@ class ToolServiceStub:
     """The tools that agents can be given.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; only others are named below.
+    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL; only
+    others are named below.
     """
 
     def __init__(self, channel):
@@ -49,7 +50,8 @@ class ToolServiceServicer:
     """The tools that agents can be given.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; only others are named below.
+    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL; only
+    others are named below.
     """
 
     def ListBuiltinTools(self, request, context):
@@ -79,7 +81,8 @@ class ToolService:
     """The tools that agents can be given.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; only others are named below.
+    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL; only
+    others are named below.
     """
 
     @staticmethod

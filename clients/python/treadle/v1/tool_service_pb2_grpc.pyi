@@ -30,7 +30,8 @@ class ToolServiceStub:
     """The tools that agents can be given.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; only others are named below.
+    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL; only
+    others are named below.
     """
 
     @_typing.overload
@@ -45,7 +46,8 @@ class ToolServiceAsyncStub(ToolServiceStub):
     """The tools that agents can be given.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; only others are named below.
+    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL; only
+    others are named below.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -56,7 +58,8 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
     """The tools that agents can be given.
 
     Every method may end with UNAUTHENTICATED / CREDENTIAL_INVALID, PERMISSION_DENIED, INVALID_ARGUMENT /
-    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED, UNAVAILABLE and INTERNAL; only others are named below.
+    FIELD_INVALID, RESOURCE_EXHAUSTED / RATE_LIMITED or CONCURRENCY_LIMITED, UNAVAILABLE and INTERNAL; only
+    others are named below.
     """
 
     @_abc_1.abstractmethod

@@ -81,8 +81,8 @@ def _usage(request: ModelRequest, thought: str, text: str, calls: tuple[Proposed
     given = [request.instructions, *schemas, *(_words_of(entry) for entry in request.transcript.entries)]
     taken = sum(_count(part) for part in given)
     reasoning = _count(thought)
-    made = reasoning + _count(text) + sum(_count(f"{call.name} {call.arguments_json}") for call in calls)
-    return Usage(taken, 0, made, reasoning, taken + made)
+    made = _count(text) + sum(_count(f"{call.name} {call.arguments_json}") for call in calls)
+    return Usage(taken, 0, made, reasoning, taken + made + reasoning)
 
 
 def _count(text: str) -> int:

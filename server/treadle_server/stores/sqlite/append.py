@@ -106,7 +106,7 @@ class Append:
 
     @property
     def urgency(self) -> Urgency:
-        if self.unit.new_thread is not None:
+        if self.unit.new_thread is not None or not self.unit.records:  # it says nothing that has happened
             return Urgency.REFUSABLE
         return Urgency.URGENT if self.unit.urgent else Urgency.PATIENT
 

@@ -6,15 +6,18 @@ import os
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
+import structlog
+
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.backup import Copy
-from treadle_server.ports.log import RequestRow
+from treadle_server.ports.log import Replayed, RequestRow
 from treadle_server.stores.refusals import disk_full, id_taken, record_corrupt, unavailable
 from treadle_server.stores.sqlite.changes import Changes
 from treadle_server.stores.sqlite.checkpoints import BOUNDS
@@ -22,6 +25,7 @@ from treadle_server.stores.sqlite.database import PAGE_SIZE, sync_directory
 from treadle_server.stores.sqlite.readers import Readers
 from treadle_server.stores.sqlite.reserve import free_bytes_at
 
+_LOG = structlog.get_logger(__name__)
 RESERVE_BYTES = 64 * 1024 * 1024
 """Left free on the copy's disk, which may be the server's: a copy must not take its last."""
 LOG_BYTES_MAX = BOUNDS.most * PAGE_SIZE // 4 * 3
@@ -36,6 +40,8 @@ _PART = ".part"
 """A copy that is being made."""
 _READY = ".ready"
 """Second name of a copy whose request is being remembered."""
+SETTLED_SECONDS = 12 * 3600.0
+"""Half the life of a request id: of an older copy it says nothing that no request is remembered."""
 _REMEMBERED = "SELECT 1 FROM request_ids WHERE resource = ? LIMIT 1"
 _PRAGMAS = (
     f"page_size = {PAGE_SIZE}",
@@ -73,7 +79,6 @@ class SqliteCopies:
         self._stopped = threading.Event()
 
     async def make(self, copy_id: str) -> Copy:
-        await self._settle()
         executor = ThreadPoolExecutor(1, "treadle-backup")
         try:
             return await asyncio.get_running_loop().run_in_executor(executor, self._make, copy_id)
@@ -86,7 +91,7 @@ class SqliteCopies:
             return
         try:
             await self._changes.apply(tenant, request=request)
-        except BaseException:
+        except (Refused, Replayed):  # after anything else it may have been remembered
             await asyncio.to_thread(_remove, copy.path, _hidden(copy.path, _READY))
             raise
         await asyncio.to_thread(_remove, _hidden(copy.path, _READY))
@@ -94,12 +99,18 @@ class SqliteCopies:
     def stop(self) -> None:
         self._stopped.set()
 
-    async def _settle(self) -> None:
-        """A copy that is named counts if its request was remembered, and else was never made."""
+    async def settle(self) -> None:
+        """A copy that is named counts if its request was remembered, and else was never made.
+
+        To be called at the start of a server, before it forgets requests that a crash left unsettled.
+        """
         for ready in await asyncio.to_thread(lambda: list(self._folder.glob(f".*{_READY}"))):
             named = ready.with_name(ready.name.removeprefix(".").removesuffix(_READY))
-            remembered = await self._readers.row(_REMEMBERED, (f"backups/{named.stem}",))
-            await asyncio.to_thread(_settle, ready, named, remembered=remembered is not None)
+            try:
+                remembered = await self._readers.row(_REMEMBERED, (f"backups/{named.stem}",))
+                await asyncio.to_thread(_settle, ready, named, remembered=remembered is not None)
+            except (Refused, OSError) as error:
+                _LOG.warning("backup_not_settled", path=str(named), why=str(error))
 
     # What follows runs on threads of its own.
 
@@ -219,8 +230,9 @@ def _hidden(path: Path, ending: str) -> Path:
 
 
 def _settle(ready: Path, named: Path, *, remembered: bool) -> None:
-    """Another file of the name stays as it is."""
-    if not remembered and named.exists() and named.samefile(ready):
+    """Another file of the name stays as it is, and one whose request may have been forgotten."""
+    recent = 0 <= time.time() - ready.stat().st_mtime < SETTLED_SECONDS
+    if not remembered and recent and named.exists() and named.samefile(ready):
         _remove(named)
     _remove(ready)
 

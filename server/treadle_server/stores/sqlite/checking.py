@@ -1,10 +1,12 @@
 """Looks through a whole file without changing it: implements ports/inspection."""
 
+import fcntl
 import json
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EACCES, EPERM, EROFS
 from pathlib import Path
 
 from treadle_server.core.errors import Refused
@@ -14,12 +16,13 @@ from treadle_server.stores.sqlite import checksums, row_checks
 from treadle_server.stores.sqlite.database import APPLICATION_ID
 from treadle_server.stores.sqlite.frames import MARK_BYTES, Mark, dropped, frames_read, marked_loss
 from treadle_server.stores.sqlite.lock import FileLock, FileLocked, FileUnusable
-from treadle_server.stores.sqlite.structure import NEWEST_SCHEMA, UNREADABLE, check_meta
+from treadle_server.stores.sqlite.structure import NEWEST_SCHEMA, UNREADABLE, check_meta, check_own_log
 from treadle_server.stores.sqlite.thread_rows import ROW, known_of
 
 _FAULTS_MAX = 100
 """Of pages and indexes: a file with more of them is not to be mended by hand."""
-_THREADS = ROW.format(threads="threads t") + "WHERE t.thread > ? ORDER BY t.thread LIMIT 200"
+_THREADS = "SELECT thread FROM threads WHERE thread > ? ORDER BY thread LIMIT 200"
+_THREAD = ROW.format(threads="threads t") + "WHERE t.thread = ?"
 _EVENTS = """
 SELECT sequence, kind, body, private, checksum FROM events
 WHERE tenant = ? AND thread = ? ORDER BY sequence"""
@@ -35,17 +38,16 @@ SELECT count(*) FROM events e WHERE NOT EXISTS (
 class SqliteInspection:
     """A file, read by one connection. While a server has it open, beside that server."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: FileLock | None) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, lock: FileLock | None, *, served: bool
+    ) -> None:
         self._path = path
         self._connection = connection
         self._lock = lock
+        self.served = served
+        """A server has the file open, and goes on changing it."""
         self._counts: dict[str, int] = {"threads": 0, "events": 0}
         self._commits: dict[int, tuple[int, int, int]] = {}
-
-    @property
-    def served(self) -> bool:
-        """A server has the file open, and goes on changing it."""
-        return self._lock is None
 
     def counts(self) -> dict[str, int]:
         return dict(self._counts)
@@ -61,7 +63,7 @@ class SqliteInspection:
         try:
             for (found,) in self._connection.execute(f"PRAGMA integrity_check({_FAULTS_MAX})"):
                 if found != "ok":
-                    yield f"structure: {found}"
+                    yield from (f"structure: {line}" for line in found.splitlines() if line[:3] != "***")
             check_meta(self._connection, self._path)
         except (*UNREADABLE, FileUnusable) as error:
             yield f"structure: {error}"
@@ -99,15 +101,32 @@ class SqliteInspection:
     def threads(self) -> Iterator[ThreadRow | str]:
         after, found = 0, list[str]()
         with self._telling("threads", found):
-            while rows := self._connection.execute(_THREADS, (after,)).fetchall():
-                after = rows[-1][1]
-                self._counts["threads"] += len(rows)
-                for row in rows:
-                    thread = known_of(row)
-                    if thread is not None:
-                        yield thread
-                        yield from self._beside(thread)
+            while keys := self._connection.execute(_THREADS, (after,)).fetchall():
+                after = keys[-1][0]
+                for (key,) in keys:
+                    yield from self._thread(key)
         yield from found
+
+    def _thread(self, key: int) -> Iterator[ThreadRow | str]:
+        """What is looked at before the next one is asked for is of one moment, however a server goes on."""
+        found: list[str] = []
+        with self._telling("threads", found), self._moment():
+            row = self._connection.execute(_THREAD, (key,)).fetchone()
+            if row is not None:
+                self._counts["threads"] += 1
+                thread = known_of(row)
+                if thread is not None:
+                    yield thread
+                    yield from self._beside(thread)
+        yield from found
+
+    @contextmanager
+    def _moment(self) -> Iterator[None]:
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.rollback()
 
     def _beside(self, row: ThreadRow) -> Iterator[str]:
         """What other tables say of a thread."""
@@ -161,19 +180,43 @@ def open_inspection(path: Path | str) -> SqliteInspection:
 
     Raises FileUnusable for what is no file of ours, or of another schema than this release's.
     """
-    file = Path(path).absolute()
+    file = Path(path).resolve()  # as its server, whose lock and log stand beside it
     if not file.is_file():
         raise FileUnusable(f"{file} is not there")
-    lock: FileLock | None = None
-    with suppress(FileLocked):
-        lock = FileLock.acquire(file)
+    lock, served = _locked(file)
     try:
-        connection = _connect(file, alone=lock is not None)
-    except BaseException:
+        if not served:
+            check_own_log(file)
+        connection = _connect(file, alone=not served)
+    except BaseException as error:
         if lock is not None:
             lock.release()
+        if isinstance(error, OSError):
+            raise FileUnusable(f"{file} cannot be read: {error.strerror}") from error
         raise
-    return SqliteInspection(file, connection, lock)
+    return SqliteInspection(file, connection, lock, served=served)
+
+
+def _locked(path: Path) -> tuple[FileLock | None, bool]:
+    """The lock, and whether a server has it. Beside a backup there is none, and none is made."""
+    if not Path(f"{path}-lock").exists():
+        return None, False
+    try:
+        return FileLock.acquire(path), False
+    except FileLocked:
+        return None, True
+    except OSError as error:
+        if error.errno in (EACCES, EPERM, EROFS):
+            return None, _held(path)
+        raise FileUnusable(f"{path}-lock cannot be opened: {error.strerror}") from error
+
+
+def _held(path: Path) -> bool:
+    """Whether a server has the lock, where it can only be read."""
+    with suppress(BlockingIOError), open(f"{path}-lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    return True
 
 
 def _connect(path: Path, *, alone: bool) -> sqlite3.Connection:

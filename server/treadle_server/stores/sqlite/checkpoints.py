@@ -3,7 +3,7 @@
 import sqlite3
 from dataclasses import dataclass
 
-from treadle_server.stores.sqlite.database import BUSY_SECONDS, PAGE_SIZE
+from treadle_server.stores.sqlite.database import PAGE_SIZE, waiting
 from treadle_server.stores.sqlite.faults import Fault, fault_of
 
 _FRAME_BYTES = PAGE_SIZE + 24
@@ -66,7 +66,6 @@ class Checkpoints:
 
     def move(self) -> None:
         """Moves what readers allow. Raises as `after_commit`."""
-        self._pages = 0
         before = self._moved
         self._run("PASSIVE")
         if self.overgrown and self._moved != before:
@@ -74,28 +73,33 @@ class Checkpoints:
 
     def shrink(self) -> None:
         """Moves what readers allow and, if that is all, cuts the file. Raises as `after_commit`."""
-        self._pages = 0
-        self._run("PASSIVE")
-        if not self._length:
+        if self._run("PASSIVE"):
             self._run("TRUNCATE")
 
     def finish(self) -> None:
         """Leaves a file that is whole without its log, unless another process still reads."""
         self._run("TRUNCATE")
 
-    def _run(self, mode: str) -> None:
-        self._set_patience(WAIT_SECONDS)
+    def _run(self, mode: str) -> bool:
+        """Whether all that is in the log was moved."""
+        written, self._pages = self._pages, 0
+        length, moved = self._ask(mode)
+        if length < 0:  # it is tried again, and nothing is lost meanwhile, but the log has grown
+            self._length += written
+            return False
+        self._length = length if moved < length else 0
+        self._moved = moved
+        return moved >= length
+
+    def _ask(self, mode: str) -> tuple[int, int]:
+        """How many pages the log has, and how many of them were moved; negative where there was no room, or
+        another process has the lock for it.
+        """
         try:
-            row = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+            with waiting(self._connection, WAIT_SECONDS):
+                _busy, length, moved = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         except sqlite3.Error as error:
             if fault_of(error) not in (Fault.FULL, Fault.BUSY):
                 raise
-            return  # it is tried again, and nothing is lost meanwhile
-        finally:
-            self._set_patience(BUSY_SECONDS)
-        _busy, length, moved = row
-        self._length = length if moved < length else 0
-        self._moved = moved
-
-    def _set_patience(self, seconds: float) -> None:
-        self._connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}").fetchone()
+            return -1, -1
+        return length, moved

@@ -12,13 +12,13 @@ import structlog
 from treadle_server import failpoints
 from treadle_server.ports.log import Fenced, StoreFailed
 from treadle_server.stores.refusals import unavailable
-from treadle_server.stores.sqlite.checkpoints import BOUNDS, Checkpoints, LogBounds
-from treadle_server.stores.sqlite.database import Database
+from treadle_server.stores.sqlite.checkpoints import BOUNDS, WAIT_SECONDS, Checkpoints, LogBounds
+from treadle_server.stores.sqlite.database import Database, waiting
 from treadle_server.stores.sqlite.faults import Fault, fault_of
 from treadle_server.stores.sqlite.inbox import Inbox, Urgency, Work, WorkTicket
 from treadle_server.stores.sqlite.place import Place
 from treadle_server.stores.sqlite.reserve import Reserve
-from treadle_server.stores.sqlite.stalls import Stall
+from treadle_server.stores.sqlite.stalls import Relapses, Stall
 from treadle_server.stores.sqlite.statements import REFUSALS, needs_savepoint
 from treadle_server.stores.sqlite.unwritten import blame, failed, not_begun, refusal_after
 
@@ -27,6 +27,10 @@ _LOG = structlog.get_logger(__name__)
 BYTES_MAX = 4 * 1024 * 1024
 """A transaction takes no more units once it has written so much."""
 BACKGROUND_SECONDS = 0.010
+ROOM_BYTES = 1024 * 1024
+"""A disk with so much free is not full, as long as nothing says the contrary."""
+MISSES_MAX = 8
+"""So many threads that need more room than there is are tried at once; the others need as much at least."""
 IDLE_SECONDS = 1.0
 """How often it looks whether the file is still this server's, and at a log that readers let grow."""
 
@@ -43,7 +47,8 @@ class Committer:
     While the store takes nothing (the disk is full, another process holds the lock, a reader has let the log
     grow to its bound) what is REFUSABLE is refused, and all else waits in its order and is tried again until
     it is written. When the disk is full the reserve is given up, and urgent units are written with it, each
-    behind the others of its thread. It ends by itself, once the reserve can be made again.
+    behind the others of its thread. It ends by itself, once the reserve can be made again and there is a
+    proof that units are taken; where that did not last, the next one lasts longer.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Committer:
         self._checkpoints = Checkpoints(database.connection, log_bounds)
         self._reserve = reserve if reserve is not None else Reserve(database.path, 0)
         self._stall: Stall | None = None
+        self._relapses = Relapses()
         self._place = Place(database.path)
         self._look_at = 0.0
         self._inbox = Inbox()
@@ -72,6 +78,8 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name="treadle-committer")
         self.commit_count = 0
         self.unit_count = 0
+        if self._reserve.owed:
+            self._begin_stall(Fault.FULL, "the reserve was needed to open the file")
 
     def start(self) -> None:
         self._thread.start()
@@ -180,8 +188,10 @@ class Committer:
                 raise
 
     def _finish(self) -> None:
-        if self._stall is not None and self._has_room():
-            self._work_off(iter(self._stall.all()))
+        if self._stall is not None:
+            if self._has_room():
+                self._work_off(iter(self._stall.all()))
+            self._write_urgent(self._stall)
         if self._dead is None:
             self._check_epoch()  # another server may be writing where this one would checkpoint
             self._checkpoints.finish()
@@ -197,15 +207,32 @@ class Committer:
         """Settles units in order, until the source is at its end or the store takes no more."""
         for first in source:
             batch = [first]
-            left = self._settle(batch, source)
-            settled = batch[: len(batch) - len(left)]
-            if self._dead is not None:
-                settled += not_begun(source, self._dead)
-            if self._stall is not None:
-                self._stall.forget(settled)
-            self._post(self._deliver, settled)
-            if self._dead is None:
-                self._after(settled, left, source)
+            try:
+                self._work_through(batch, source)
+            except Exception as error:
+                self._abandon(batch, source, error)
+                raise
+
+    def _work_through(self, batch: list[WorkTicket], source: Iterator[WorkTicket]) -> None:
+        """Empties the batch as soon as somebody else cares for its outcomes."""
+        left = [*self._settle(batch, source)]
+        settled = batch[: len(batch) - len(left)]
+        if self._dead is not None:
+            settled += not_begun(source, self._dead)
+        if self._stall is not None:
+            self._stall.forget(settled)
+        self._post(self._deliver, settled)
+        batch.clear()
+        if self._dead is None:
+            self._after(settled, left, source)
+
+    def _abandon(self, batch: list[WorkTicket], source: Iterator[WorkTicket], error: Exception) -> None:
+        """Nobody else would tell those who wait."""
+        verdict = error if isinstance(error, Fenced) else failed(error)
+        self._die(verdict)
+        for ticket in batch:
+            ticket.error = verdict
+        self._post(self._deliver, [*batch, *not_begun(source, verdict)])
 
     def _after(self, settled: list[WorkTicket], left: list[WorkTicket], source: Iterator[WorkTicket]) -> None:
         if left:
@@ -215,7 +242,7 @@ class Committer:
             return
         self._checkpoints.after_commit(len(settled), sum(ticket.work.byte_count for ticket in settled))
         if self._checkpoints.at_bound and self._stall is None:
-            self._post(self._deliver, self._begin_stall(None, "log_at_bound").park(source))
+            self._post(self._deliver, self._begin_stall(None).park(source))
 
     def _settle(self, batch: list[WorkTicket], source: Iterator[WorkTicket]) -> list[WorkTicket]:
         """Gives every ticket its outcome; returns the last ones of the batch if they have to wait for theirs.
@@ -305,11 +332,19 @@ class Committer:
         self._roll_back()
         if not isinstance(error, Fenced) and fault_of(error, committing=committing) is not Fault.STORE:
             return error
-        verdict = error if isinstance(error, Fenced) else failed(error)
+        verdict = error if isinstance(error, Fenced) else self._end_by(error)
         for ticket in batch:
             ticket.error = verdict
         self._die(verdict)
         return None
+
+    def _end_by(self, error: Exception) -> Fenced | StoreFailed:
+        """SQLite refuses to write a file that was moved away, too."""
+        try:
+            self._place.check()
+        except Fenced as gone:
+            return gone
+        return failed(error)
 
     def _roll_back(self) -> None:
         """SQLite has already rolled back after some errors, and then refuses to do it again."""
@@ -327,17 +362,20 @@ class Committer:
         if fault not in (Fault.FULL, Fault.BUSY):
             return False
         if self._stall is None or self._stall.cause is not fault:
-            self._begin_stall(fault, "disk_full" if fault is Fault.FULL else "store_locked", why=str(error))
+            self._begin_stall(fault, str(error))
         return True
 
-    def _begin_stall(self, cause: Fault | None, event: str, **figures: object) -> Stall:
+    def _begin_stall(self, cause: Fault | None, why: str = "") -> Stall:
         """Or goes on with one for another cause."""
-        if self._stall is None:
-            self._stall = Stall(cause)
-        stall, self._stall.cause = self._stall, cause
-        reserve = self._reserve
-        _LOG.error(event, free_bytes=reserve.free_bytes, reserve_bytes=reserve.byte_count, **figures)
+        stall = self._stall = self._stall or self._relapses.begin(cause)
+        stall.cause, stall.why = cause, why
+        self._tell(stall)
         return stall
+
+    def _tell(self, stall: Stall) -> None:
+        if self._relapses.tell(stall):
+            figures = {"free_bytes": self._reserve.free_bytes, "reserve_bytes": self._reserve.byte_count}
+            _LOG.error(stall.event, **figures, **({"why": stall.why} if stall.why else {}))
 
     def _make_room(self, stall: Stall) -> None:
         """What is in the log and can be moved makes room in it too."""
@@ -347,30 +385,60 @@ class Committer:
 
     def _hold_out(self, stall: Stall, taken: list[WorkTicket]) -> None:
         self._post(self._deliver, stall.park(taken))
-        if any(ticket.work.urgency is Urgency.URGENT for ticket in taken):
+        if not stall.crowded and any(ticket.work.urgency is Urgency.URGENT for ticket in taken):
             self._write_urgent(stall)
         if stall.due and self._dead is None:
             self._try_again(stall)
             stall.put_off()
 
     def _write_urgent(self, stall: Stall) -> None:
-        if stall.cause is not Fault.BUSY:  # each try would wait for the lock
-            self._work_off(iter(stall.urgent()))
+        """All together, which costs one sync; then thread by thread, past those that are too large."""
+        groups = stall.urgent()
+        self._write_group(stall, [ticket for group in groups for ticket in group])
+        misses = 0
+        for group in stall.urgent() if len(groups) > 1 else ():
+            if misses < MISSES_MAX:
+                misses += not self._write_group(stall, group)
+        stall.crowded = bool(stall.urgent())
+
+    def _write_group(self, stall: Stall, group: list[WorkTicket]) -> bool:
+        before = stall.written_count
+        if self._dead is None and stall.cause is not Fault.BUSY:  # each try would wait for the lock
+            self._work_off(iter(group))
+        return stall.written_count > before
 
     def _try_again(self, stall: Stall) -> None:
-        has_room = self._has_room()
-        if has_room:
+        self._tell(stall)
+        before = stall.written_count
+        takes = self._has_room() and (stall.cause is not Fault.BUSY or self._can_begin())
+        if takes:
             self._work_off(iter(stall.all()))
         if self._dead is not None:
             return
+        proven = stall.written_count > before or stall.cause is not Fault.FULL
         if len(stall):
             self._write_urgent(stall)
-        elif has_room and self._reserve.restore():
-            self._stall = None
-            seconds = round(time.monotonic() - stall.since, 1)
+        elif takes and (proven or self._reserve.free_bytes >= ROOM_BYTES) and self._reserve.restore():
+            self._end_stall(stall)
+
+    def _can_begin(self) -> bool:
+        try:
+            with waiting(self._connection, WAIT_SECONDS):
+                self._cursor.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            if fault_of(error) is not Fault.BUSY:
+                raise
+            return False
+        self._cursor.execute("ROLLBACK")
+        return True
+
+    def _end_stall(self, stall: Stall) -> None:
+        self._stall = None
+        self._relapses.end()
+        if stall.told:
             _LOG.warning(
                 "store_writable",
-                seconds=seconds,
+                seconds=round(time.monotonic() - stall.since, 1),
                 refused=stall.refused_count,
                 written_late=stall.written_count,
                 free_bytes=self._reserve.free_bytes,

@@ -1,17 +1,21 @@
 """Opens a database file for the one server that may write it."""
 
+import errno
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from treadle_server import failpoints
 from treadle_server.stores.sqlite import checksums
+from treadle_server.stores.sqlite.faults import Fault, fault_of
 from treadle_server.stores.sqlite.frames import Marker
 from treadle_server.stores.sqlite.lock import FileLock, FileLocked, FileUnusable, FileWedged
 from treadle_server.stores.sqlite.place import check_usable, unusable
+from treadle_server.stores.sqlite.reserve import give_up_left
 from treadle_server.stores.sqlite.structure import (
     MIGRATIONS,
     UNREADABLE,
@@ -40,6 +44,16 @@ class Durability(StrEnum):
     """A crash of the process. Power loss may take the last changes."""
 
 
+@contextmanager
+def waiting(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Locks are waited for so long within the block, and BUSY_SECONDS behind it."""
+    connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}").fetchone()
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}").fetchone()
+
+
 @dataclass(slots=True)
 class Database:
     """An open file with its one writing connection, which belongs to the committer."""
@@ -53,6 +67,8 @@ class Database:
     """The first thread key that was never used."""
     durability: Durability
     marker: Marker
+    reserve_given_up: bool = False
+    """What a killed server kept of a full disk was needed to open the file."""
 
     def close(self) -> None:
         self.connection.close()
@@ -66,7 +82,8 @@ def open_database(
     """Opens or creates a file, brings it to the newest schema and raises its epoch. Blocks on the disk.
 
     Raises FileLocked while another server has it, unless `take_over`; FileWedged when that one cannot be
-    replaced; FileUnusable for a file that is not ours or newer than this program. Nothing has changed then.
+    replaced; FileUnusable for a file that is not ours or newer than this program. Nothing has changed then,
+    but that the reserve of a killed server is gone if even with that there was no room to open the file.
     """
     if sqlite3.sqlite_version_info < _SQLITE_NEEDED:
         raise FileUnusable(f"SQLite 3.37 or later is needed, this is {sqlite3.sqlite_version}")
@@ -81,9 +98,7 @@ def open_database(
     except OSError as error:
         raise FileUnusable(f"{file} cannot be locked: {error.strerror}") from error
     try:
-        _create_private(file)
-        check_log(file, lock.noted)
-        return _open(file, durability, lambda: lock)
+        return _open_locked(file, durability, lock)
     except OSError as error:
         lock.release()
         raise FileUnusable(f"{file} cannot be made: {error.strerror}") from error
@@ -92,11 +107,36 @@ def open_database(
         raise
 
 
+def _open_locked(path: Path, durability: Durability, lock: FileLock) -> Database:
+    _create_private(path)
+    try:
+        check_log(path, lock.noted)
+        return _open(path, durability, lambda: lock)
+    except FileUnusable as error:
+        if not _for_want_of_room(error) or not give_up_left(path):
+            raise
+    check_log(path, lock.noted)
+    database = _open(path, durability, lambda: lock)
+    database.reserve_given_up = True
+    return database
+
+
+def _for_want_of_room(error: FileUnusable) -> bool:
+    """Also where SQLite does not say so: for its index of the log it knows only that it could not be made."""
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        return cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE
+
+
 def _take_over(path: Path, durability: Durability, pid: int) -> Database:
     """The other server keeps its lock until the epoch has fenced it."""
 
     def take_lock() -> FileLock:
-        return FileLock.take_over(path)
+        lock = FileLock.take_over(path)
+        sync_directory(path)
+        return lock
 
     try:
         return _open(path, durability, take_lock, shared=True)
@@ -122,13 +162,15 @@ def _open(
         if shared:
             connection.execute("BEGIN IMMEDIATE")  # at once, or each step would wait its time
             connection.execute("ROLLBACK")
-        _set_up(connection, durability, checkpoint=not shared)
+        _set_up(connection, checkpoint=not shared)
         sync_directory(path)
         check_structure(connection, path)
         migrate(connection, path)
         epoch, next_thread = _raise_epoch(connection)
         lock = take_lock()
         marker = Marker(path, lock, every_commit_synced=durability is Durability.FULL)
+        if durability is Durability.RELAXED:
+            connection.execute("PRAGMA synchronous = NORMAL")  # only once the marker has said so
     except (*UNREADABLE, OSError) as error:
         connection.close()
         raise _told(path, error) from error
@@ -162,7 +204,7 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
         raise FileUnusable(f"{path} is a database of another program")
 
 
-def _set_up(connection: sqlite3.Connection, durability: Durability, *, checkpoint: bool) -> None:
+def _set_up(connection: sqlite3.Connection, *, checkpoint: bool) -> None:
     """The first three hold from a file's creation on, the others for the connection."""
     connection.text_factory = checksums.lenient_text
     connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
@@ -170,7 +212,7 @@ def _set_up(connection: sqlite3.Connection, durability: Durability, *, checkpoin
     if not connection.execute("PRAGMA application_id").fetchone()[0]:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {'FULL' if durability is Durability.FULL else 'NORMAL'}")
+    connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA fullfsync = ON")  # macOS; a checkpoint follows it
     connection.execute("PRAGMA checkpoint_fullfsync = ON")
     connection.execute("PRAGMA wal_autocheckpoint = 0")  # it would hide an I/O error; the committer does it
@@ -179,7 +221,16 @@ def _set_up(connection: sqlite3.Connection, durability: Durability, *, checkpoin
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA temp_store = MEMORY")
     if checkpoint:
+        _shorten_log(connection)
+
+
+def _shorten_log(connection: sqlite3.Connection) -> None:
+    """Where there is no room for it, later: only what has to be written must find room."""
+    try:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        if fault_of(error) is not Fault.FULL:
+            raise
 
 
 def sync_directory(path: Path) -> None:

@@ -16,6 +16,8 @@ _MAGIC, _MAGIC_BIG_ENDIAN = 0x377F0682, 0x377F0683
 _INDEX = struct.Struct("=3I2BH2I2I2I")  # as the documentation of the wal-index lays it out
 _MASK = 0xFFFFFFFF
 MARK_BYTES = 16
+_VERSIONS = slice(18, 20)
+"""Of the database's header: 1 and 1 in a file that has no log, as a backup is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Dropped:
 @dataclass(frozen=True, slots=True)
 class Mark:
     """How far the log went when a commit was acknowledged, kept where the log is not: beside the process id
-    in the lock file. It is not synced, so after power loss it may tell of an earlier commit."""
+    in the lock file. Only a server's first is synced: after power loss it may tell of an earlier commit."""
 
     salts: bytes
     """Of the log: another one begins with other salts."""
@@ -57,20 +59,35 @@ class Marker:
         self._index = os.open(f"{path}-shm", os.O_RDONLY)
         self._lock = lock
         self._synced = every_commit_synced
+        self.write()
+        with suppress(OSError):
+            lock.sync()  # that commits are not synced one by one has to be known after power loss
 
     def write(self) -> None:
         """Costs two calls of the system. What keeps it from being written costs only the mark."""
-        values = _INDEX.unpack(os.pread(self._index, _INDEX.size, 0))
-        mark = Mark(struct.pack("=2I", *values[10:12]), values[6] if self._synced else 0)
-        with suppress(OSError):
+        with suppress(OSError, struct.error):
+            values = _INDEX.unpack(os.pread(self._index, _INDEX.size, 0))
+            mark = Mark(struct.pack("=2I", *values[10:12]), values[6] if self._synced else 0)
             self._lock.note(mark.encode())
 
     def close(self) -> None:
         os.close(self._index)
 
 
+def foreign(path: Path) -> bool:
+    """Whether the log is of another file: a backup was put before it, and SQLite would write it into that.
+
+    Only while nobody in this process has the file open: to close it drops their locks.
+    """
+    with path.open("rb") as file, suppress(FileNotFoundError):
+        return file.read(_VERSIONS.stop)[_VERSIONS] == b"\x01\x01" and os.path.getsize(f"{path}-wal") > 0
+    return False
+
+
 def marked_loss(path: Path, read: int, mark: Mark | None) -> bool | None:
     """Whether the log as it is read misses what was acknowledged; None if the mark does not say."""
+    if mark is not None and not mark.frame:
+        return False  # of whichever log it was, the server synced none
     try:
         with Path(f"{path}-wal").open("rb") as log:
             header = os.pread(log.fileno(), _HEADER.size, 0)

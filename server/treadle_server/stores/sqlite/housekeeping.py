@@ -2,12 +2,13 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import structlog
 
-from treadle_server.core.errors import Refused
+from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.catalogue import TenantRow, Tenants
 from treadle_server.stores.sqlite import checksums
 from treadle_server.stores.sqlite.changes import Changes
@@ -49,7 +50,7 @@ WHERE t.tenant = ? AND t.end_time <= ? AND t.end_time IS NOT NULL AND t.delete_t
 ORDER BY t.end_time LIMIT {THREADS_PER_STEP}"""
 _THREADS_TO_PURGE = f"""
 SELECT t.tenant, t.thread FROM threads t WHERE t.delete_time IS NOT NULL AND t.purged = 0 AND {_INTACT}
-ORDER BY t.thread LIMIT {THREADS_PER_STEP}"""
+ORDER BY t.thread LIMIT ?"""
 _COMMITS = f"""
 SELECT c.position, (t.thread IS NULL OR t.delete_time IS NOT NULL AND {_INTACT}) AND {COMMIT_INTACT}
 FROM commits c LEFT JOIN threads t ON t.thread = c.thread
@@ -93,6 +94,8 @@ class SqliteHousekeeping:
         """Position up to which commits were looked through on this round."""
         self._unpruned = True
         """Commits may be left of threads that are gone."""
+        self._damaged: set[int] = set()
+        """Threads of which a page is damaged: what can be purged of the others is not kept for them."""
 
     async def forget_requests(self, now: int) -> int:
         return await self._changes.work_off(Write(_FORGET_REQUESTS, (now,)), rounds_max=ROUNDS_MAX)
@@ -131,13 +134,27 @@ class SqliteHousekeeping:
         async with self._purging:
             purged = 0
             for _ in range(ROUNDS_MAX):
-                threads = await self._readers.rows(_THREADS_TO_PURGE)
+                found = await self._readers.rows(_THREADS_TO_PURGE, (THREADS_PER_STEP + len(self._damaged),))
+                threads = [(tenant, thread) for tenant, thread in found if thread not in self._damaged]
                 if not threads:
                     break
                 self._unpruned = True
-                answer = await self._changes.apply(0, Purge(threads), background=True)
-                purged += answer[0] if answer is not None else 0
+                purged += await self._purge(threads)
             return purged
+
+    async def _purge(self, threads: Sequence[tuple[int, int]]) -> int:
+        """One that meets damage takes nothing of the others with it, and is left until the next start."""
+        try:
+            answer = await self._changes.apply(0, Purge(threads), background=True)
+        except Refused as refused:
+            if refused.reason is not Reason.RECORD_CORRUPT:
+                raise
+            if len(threads) > 1:
+                return sum([await self._purge([one]) for one in threads])
+            self._damaged.add(threads[0][1])
+            _LOG.error("thread_not_purged", thread=threads[0][1], why=refused.message)
+            return 0
+        return answer[0] if answer is not None else 0
 
     async def prune_commits(self) -> int:
         async with self._pruning:

@@ -1,5 +1,7 @@
 """The API keys that identify callers."""
 
+from collections.abc import Sequence
+
 from treadle_server.ports.catalogue import ApiKeyRow, NewApiKey, Page, Position
 from treadle_server.ports.log import RequestRow
 from treadle_server.stores.refusals import id_taken, revision_differs
@@ -20,6 +22,7 @@ _UPDATE_KEY = """
 UPDATE api_keys SET display_name = ?, revision = ?, update_time = ?, expire_time = ?, checksum = ?
 WHERE api_key = ? AND revision = ? AND delete_time IS NULL"""
 _SELECT_KEY = f"SELECT {COLUMNS} FROM api_keys WHERE tenant = ? AND id = ?"
+_PREFIXES = "SELECT prefix FROM api_keys"
 _FIND_KEY = f"SELECT {COLUMNS} FROM api_keys WHERE prefix = ?"
 _LIST_KEYS = f"""
 SELECT {COLUMNS} FROM api_keys
@@ -56,6 +59,9 @@ class SqliteApiKeys:
         )
         assert answer is not None
         return key_of(answer)
+
+    async def prefixes(self) -> Sequence[str]:
+        return [str(prefix) for (prefix,) in await self._readers.rows(_PREFIXES, ())]
 
     async def find_by_prefix(self, prefix: str) -> ApiKeyRow | None:
         return await self._living(_FIND_KEY, (prefix,))

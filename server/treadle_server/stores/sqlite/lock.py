@@ -76,6 +76,10 @@ class FileLock:
         """Leaves something for the next holder, without waiting for the disk."""
         os.pwrite(self._descriptor, data, _NOTE_OFFSET)
 
+    def sync(self) -> None:
+        """Returns once the disk has what was noted."""
+        os.fsync(self._descriptor)
+
     def release(self) -> None:
         """The file stays: to remove it would let two servers lock two files of one name."""
         os.close(self._descriptor)

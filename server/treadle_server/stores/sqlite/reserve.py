@@ -20,8 +20,22 @@ def free_bytes_at(path: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
+def reserve_path(database: Path) -> Path:
+    return database.with_name(database.name + "-reserve")
+
+
+def give_up_left(database: Path) -> bool:
+    """Lets a start have the room that a killed server kept; False if there was none."""
+    try:
+        reserve_path(database).unlink()
+    except OSError:
+        return False
+    return True
+
+
 class Reserve:
-    """Really allocated while `held`. Made only where at least as much stays free beside it.
+    """Really allocated while `held`. Made only where at least as much stays free beside it; one that a killed
+    server left whole is held as it is.
 
     Not safe for threads: it belongs to the committer, before `start` to whoever opens the store.
     """
@@ -31,14 +45,20 @@ class Reserve:
         database: Path,
         byte_count: int = RESERVE_BYTES,
         *,
+        owed: bool = False,
         free_bytes: Callable[[Path], int] = free_bytes_at,
     ) -> None:
-        """No file is made or looked for when `byte_count` is 0."""
-        self.path = database.with_name(database.name + "-reserve")
+        """No file is made or looked for when `byte_count` is 0. `owed`: given up to open the database."""
+        self.path = reserve_path(database)
         self.byte_count = byte_count
         self.held = False
-        self._owed = False
+        self._owed = owed and byte_count > 0
         self._free_bytes = free_bytes
+
+    @property
+    def owed(self) -> bool:
+        """It was given up and is not made again."""
+        return self._owed
 
     @property
     def free_bytes(self) -> int:
@@ -47,7 +67,7 @@ class Reserve:
 
     def take(self) -> bool:
         """Allocates the file if there is room for twice as much; whether it is there now."""
-        if not self.held and self.byte_count and self.free_bytes + self._on_disk() >= 2 * self.byte_count:
+        if not self.held and self.byte_count and self._fits(self._on_disk()):
             self.held = self._allocate()
             self._owed = self._owed and not self.held
         return self.held
@@ -68,6 +88,9 @@ class Reserve:
     def restore(self) -> bool:
         """Makes again what was given up; False if there is no room for it after all."""
         return self.take() or not self._owed
+
+    def _fits(self, present: int) -> bool:
+        return present >= self.byte_count or self.free_bytes + present >= 2 * self.byte_count
 
     def _allocate(self) -> bool:
         try:

@@ -75,11 +75,17 @@ class SqliteStore:
         except BaseException:
             database.close()
             raise
-        reserve = Reserve(database.path, reserve_bytes)
+        reserve = Reserve(database.path, reserve_bytes, owed=database.reserve_given_up)
         await asyncio.to_thread(reserve.take)
         committer = Committer(database, on_fatal, reserve=reserve)
         committer.start()
-        return cls(database, committer, readers, clock, backup_dir)
+        store = cls(database, committer, readers, clock, backup_dir)
+        try:
+            await store.copies.settle()
+        except BaseException:
+            await store.close()
+            raise
+        return store
 
     @property
     def epoch(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from treadle_server.stores.sqlite import checksums
-from treadle_server.stores.sqlite.frames import MARK_BYTES, Mark, dropped, frames_read, marked_loss
+from treadle_server.stores.sqlite.frames import MARK_BYTES, Mark, dropped, foreign, frames_read, marked_loss
 from treadle_server.stores.sqlite.lock import FileUnusable
 
 _LOG = structlog.get_logger(__name__)
@@ -18,7 +18,9 @@ UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 CHECK_SECONDS = 0.5
 """How long a start looks for damage. A larger file is served without having been looked through."""
 _STEPS = 2_000
-_SCHEMA = "SELECT coalesce(sql, name) FROM sqlite_master ORDER BY type, name"
+# What ANALYZE leaves is an operator's, and only advises SQLite.
+_SCHEMA = """
+SELECT coalesce(sql, name) FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%' ORDER BY type, name"""
 
 
 def check_structure(connection: sqlite3.Connection, path: Path, seconds: float = CHECK_SECONDS) -> None:
@@ -42,11 +44,13 @@ def check_structure(connection: sqlite3.Connection, path: Path, seconds: float =
 
 
 def check_log(path: Path, noted: bytes) -> None:
-    """Raises FileUnusable if SQLite would drop what was acknowledged, because a frame before it is damaged.
+    """Raises FileUnusable if SQLite would drop what was acknowledged, because a frame before it is damaged,
+    or if it would write the log of another file into this one.
 
     Before anything opens the file. `noted` is the mark of the server before. Where that does not help, of the
     very last commit it cannot be told whether it was acknowledged: power may have been lost before.
     """
+    check_own_log(path)
     try:
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
     except sqlite3.Error:
@@ -60,13 +64,24 @@ def check_log(path: Path, noted: bytes) -> None:
         connection.close()
     if acknowledged or (lost is not None and acknowledged is None and (lost.commits > 1 or not lost.frame)):
         where = f"at frame {lost.frame}" if lost is not None else "at its end"
+        older = f"; if both are an older copy, remove {path}-lock instead" if lost is None else ""
         raise FileUnusable(
             f"{path}-wal is damaged {where}: commits behind it would be lost, though they were acknowledged; "
             f"restore a backup, or keep a copy and remove {path}-wal to go on without all that is in it"
+            f"{older}"
         )
     if lost is not None:
         why = "power was lost before they were synced, or damage"
         _LOG.warning("commits_dropped", count=lost.commits, frame=lost.frame, why=why)
+
+
+def check_own_log(path: Path) -> None:
+    """Raises FileUnusable if the log beside the file is another one's. Before anything opens the file."""
+    if foreign(path):
+        raise FileUnusable(
+            f"{path} is a backup, and {path}-wal is of the file that was there before: it would be written "
+            f"into the backup; move {path}-wal and {path}-shm away"
+        )
 
 
 def check_meta(connection: sqlite3.Connection, path: Path) -> None:
