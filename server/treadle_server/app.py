@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from treadle.v1 import admin_service_pb2, agent_service_pb2, thread_service_pb2, tool_service_pb2
 from treadle_server import files
+from treadle_server.address import AddressUnusable, check_free
 from treadle_server.clock import SteadyClock
 from treadle_server.config import Config
 from treadle_server.core.errors import Refused
@@ -92,10 +93,6 @@ _SERVICES = {
     "treadle.v1.AdminService": admin_service_pb2,
 }
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
-
-
-class AddressUnusable(Exception):  # noqa: N818 - the text says what to do about it
-    """The server cannot listen where it was told to, and why."""
 
 
 MakeToolbox = Callable[[Notes, Callable[[], int]], Toolbox]
@@ -236,6 +233,7 @@ class Server:
                 os._exit(code)
             stopping.set_result(code)
 
+        await asyncio.to_thread(check_free, config.listen)  # names are looked up
         store = await SqliteStore.open(
             config.db,
             on_fatal=on_fatal,

@@ -227,13 +227,23 @@ async def test_a_key_for_another_machine_wants_tls(server: Server) -> None:
 
 async def test_a_broken_watch_says_where_to_go_on(server: Server) -> None:
     some = WatchThreadResponse(events=calculation()[:4])
+    server.play(refuses(grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING", after=[some]))
+
+    ran = await finished(server, "watch", "t1")
+
+    assert ran.code == 1
+    assert "the stream broke off; threads/t1 goes on: treadle watch threads/t1 --after 4" in ran.err
+    assert "PERMISSION_DENIED / SCOPE_MISSING" in ran.err
+
+
+async def test_a_watch_that_meets_damage_promises_nothing_more(server: Server) -> None:
+    some = WatchThreadResponse(events=calculation()[:4])
     server.play(refuses(grpc.StatusCode.DATA_LOSS, "RECORD_CORRUPT", after=[some]))
 
     ran = await finished(server, "watch", "t1")
 
     assert ran.code == 1
-    assert "treadle watch threads/t1 --after 4" in ran.err
-    assert "DATA_LOSS / RECORD_CORRUPT" in ran.err
+    assert ran.err == "treadle: DATA_LOSS / RECORD_CORRUPT: not now\n"
 
 
 @pytest.mark.parametrize("command", [("threads",), ("threads", "list")], ids=" ".join)

@@ -257,7 +257,7 @@ async def test_many_suspects_have_all_had_their_turn_after_a_few(build: OpenHous
         await until(lambda expected=expected: lives.gates["look"].inside == expected)  # type: ignore[misc]
         house.clock.advance(PACE.turn_seconds + 0.1)
     await lives.over()
-    assert max(sizes) == ceil(count / TURNS)
+    assert max(sizes) <= ceil(count / TURNS)
     assert len(sizes) <= 2 * TURNS
 
 

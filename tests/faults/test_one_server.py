@@ -25,9 +25,9 @@ REFUSED_SECONDS = 30
 TERMINATED = 128 + signal.SIGTERM
 
 
-async def refused(db: Path, address: str) -> str:
+async def refused(db: Path, address: str, *options: str) -> str:
     """What a server says that cannot serve; it must end by itself."""
-    command = [sys.executable, "-m", "treadle_server", "--db", str(db), "--listen", address]
+    command = [sys.executable, "-m", "treadle_server", "--db", str(db), "--listen", address, *options]
     ran = await asyncio.to_thread(
         subprocess.run, command, capture_output=True, text=True, timeout=REFUSED_SECONDS, cwd=ROOT
     )
@@ -56,6 +56,7 @@ async def test_a_server_whose_port_is_taken_says_so_and_leaves_its_file(site: Si
     message = await refused(tmp_path / "other.db", site.server.address)
 
     assert site.server.address in message
+    assert not (tmp_path / "other.db").exists()
     with ServerProcess(tmp_path / "other.db") as other:
         other.start()
 
@@ -179,3 +180,16 @@ def test_the_page_on_operations_names_every_exit_code() -> None:
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
 
     assert codes == {0, EXIT_UNUSABLE, EXIT_OVERDUE, 2, EXIT_IO_ERROR, EXIT_FENCED, TERMINATED}
+
+
+async def test_a_take_over_that_could_not_serve_changes_nothing(site: Site) -> None:
+    await site.start()
+    site.server.signal(signal.SIGSTOP)
+
+    message = await refused(site.db, site.server.address, "--take-over")
+
+    assert f"cannot listen on {site.server.address}: Address already in use" in message
+    site.server.signal(signal.SIGCONT)
+    async with site.client() as client:
+        events = [event async for event in client.stream(AGENT, data=script("still", [["save"]]))]
+    assert events[-1].thread_ended.output.text == "done after save still/1/1"

@@ -238,7 +238,9 @@ async def test_a_disk_that_fills_while_a_backup_is_made_refuses_it_and_nothing_e
                     with pytest.raises(TreadleError) as failed:
                         await impatient.create_backup("one", timeout=1)
                     assert disk.hits() > 0
-                    assert (failed.value.reason, failed.value.retry_after) == ("DISK_FULL", 1.0)
+                    assert failed.value.reason == "DISK_FULL"
+                    assert failed.value.retry_after is not None
+                    assert 1.0 <= failed.value.retry_after <= 1.5
                     assert list(part.parent.iterdir()) == []
                     ran = await client.execute(AGENT, data=script("t1", [["save"]]))
                     assert ran.state == Thread.COMPLETED

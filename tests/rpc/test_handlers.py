@@ -215,7 +215,7 @@ async def test_a_deadline_ends_the_call(caplog: pytest.LogCaptureFixture) -> Non
         await until(lambda: held.cancelled == 1)
 
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert errors_in(caplog) == []
 
 
 async def test_too_many_calls_are_refused_with_when_to_come_again() -> None:
@@ -337,7 +337,7 @@ async def test_a_reader_who_stays_behind_and_leaves_costs_nothing_more(
 
         await until(lambda: found.doorway.admission.streams.count == 0)
         assert flood.sent == before
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert errors_in(caplog) == []
 
 
 async def test_a_reader_who_reads_is_never_too_slow() -> None:
@@ -380,7 +380,7 @@ async def test_a_call_whose_request_does_not_come_is_counted_and_ended(
         grpc.StatusCode.INVALID_ARGUMENT,
         {"request": "did not come in time"},
     )
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert errors_in(caplog) == []
 
 
 async def test_calls_whose_request_does_not_come_take_no_place_from_the_others() -> None:
@@ -393,6 +393,12 @@ async def test_calls_whose_request_does_not_come_take_no_place_from_the_others()
 
         assert await found.unary(GET_AGENT)(GET) == b""
         assert await found.stream(WATCH_THREAD)(WATCH).read() == b"\x0a\x00"
+
+
+def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Without what grpc's poller logs by itself when a process has had several event loops."""
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    return [error for error in errors if "PollerCompletionQueue._handle_events" not in error]
 
 
 async def test_of_too_many_calls_without_a_request_the_oldest_gives_way(
@@ -412,7 +418,7 @@ async def test_of_too_many_calls_without_a_request_the_oldest_gives_way(
         assert failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert (failure.reason, failure.metadata) == ("CONCURRENCY_LIMITED", {"limit": "2"})
         assert failure.details["RetryInfo"].retry_delay.ToMicroseconds() > 0
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert errors_in(caplog) == []
 
 
 @pytest.mark.parametrize("path", [GET_AGENT, WATCH_THREAD])

@@ -38,9 +38,9 @@ def events_corrupt(key: ThreadKey, sequence: int) -> Refused:
     )
 
 
-def disk_full() -> Refused:
+def disk_full(text: str = "the disk of the store is full") -> Refused:
     """Refuses a change that found no room. It may be tried again at any time."""
-    return Refused(Reason.DISK_FULL, "the disk of the store is full")
+    return Refused(Reason.DISK_FULL, text)
 
 
 def unavailable(why: str) -> Refused:

@@ -60,7 +60,7 @@ def watch(
 
 
 def _show(events: Generator[ThreadEvent, None, None], after: int, json: bool) -> None:
-    from treadle.errors import TreadleError
+    from treadle.errors import DataLoss, TreadleError
     from treadle.v1.thread_pb2 import Thread
     from treadle.view import JsonView, LiveView
 
@@ -75,9 +75,11 @@ def _show(events: Generator[ThreadEvent, None, None], after: int, json: bool) ->
                     completed = event.thread_ended.state == Thread.COMPLETED
     except KeyboardInterrupt:
         _detach(_resumption(thread, last))
+    except DataLoss:  # there is nothing to go on with
+        raise
     except TreadleError:
         if thread:
-            _say(f"lost the connection; {_resumption(thread, last)}")
+            _say(f"the stream broke off; {_resumption(thread, last)}")
         raise
     if not completed:
         raise typer.Exit(1)

@@ -192,7 +192,9 @@ class SqliteCopies:
         if self._stopped.is_set():
             raise Refused(Reason.DRAINING, "the server is stopping; no backup was made")
         if self._free_bytes(self._folder) < needed_bytes + RESERVE_BYTES:
-            raise disk_full()
+            raise disk_full(
+                f"there is no room for a backup: {RESERVE_BYTES >> 20} MiB of its disk must stay free"
+            )
 
     def _name(self, path: Path, *, ready: bool) -> None:
         """From here on there is a file of this name, and never was another."""
