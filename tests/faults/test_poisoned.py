@@ -14,8 +14,8 @@ from tests.server_process import ServerProcess
 from treadle import Client, Retry, Thread
 
 SIGKILLED = -9
-DEATHS_MAX = 7
-PATIENCE_SECONDS = 90.0
+DEATHS_MAX = 20
+PATIENCE_SECONDS = 200.0
 _RETRY = Retry(first_delay_seconds=0.02, delay_seconds_max=0.1, call_seconds_max=60, stream_seconds_max=60)
 DEADLY = {"turns": [{"calls": [{"name": "taste", "arguments": {"deadly": True}}]}, {"text": "never said"}]}
 
