@@ -17,7 +17,19 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "mutants"
 MUTMUT = Path(sys.executable).with_name("mutmut")
 _STORE = "src/treadle_server/stores/sqlite"
-_WRITING = ("committer", "inbox", "append", "statements", "checkpoints", "reserve", "stalls")
+_WRITING = (
+    "committer",
+    "inbox",
+    "transactions",
+    "delivery",
+    "outages",
+    "retries",
+    "append",
+    "statements",
+    "checkpoints",
+    "reserve",
+    "unwritten",
+)
 _TEST_SECONDS = 20
 """A mutant that makes a test wait for ever is caught after so long, and not only at mutmut's own limit."""
 

@@ -2,21 +2,12 @@
 
 import asyncio
 import gc
-import os
-import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
-import grpc
 import structlog
-from google.rpc import error_details_pb2  # noqa: F401 - reflection shows what is loaded: details of errors too
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from treadle.v1 import admin_service_pb2, agent_service_pb2, thread_service_pb2, tool_service_pb2
-from treadle_server import files
 from treadle_server.address import AddressUnusable, check_free
 from treadle_server.clock import SteadyClock
 from treadle_server.config import Config
@@ -31,18 +22,24 @@ from treadle_server.engine.steps import Steps
 from treadle_server.engine.sweeper import Sweeper
 from treadle_server.feed.feed import HotFeed
 from treadle_server.feed.tenants import CommitFeed
+from treadle_server.leaving import EXIT_UNUSABLE, leave_if_failed, on_fatal, on_signals, unless_stopped
 from treadle_server.models.providers import Providers
-from treadle_server.overdue import Overdue
-from treadle_server.ports.log import Fenced
+from treadle_server.overdue import OVERDUE_SECONDS, Overdue
 from treadle_server.ports.tools import Notes, Toolbox
 from treadle_server.rpc.admin import AdminServicer
 from treadle_server.rpc.admission import Admission, Backlog, LaneLimits
 from treadle_server.rpc.agents import AgentServicer
-from treadle_server.rpc.handlers import Doorway, Handlers
+from treadle_server.rpc.doorway import Doorway
 from treadle_server.rpc.identity import Identities
-from treadle_server.rpc.limits import CLIENT_METADATA_BYTES_MAX, INPUT_BYTES_MAX, PAGE_SIZE_MAX
+from treadle_server.rpc.limits import (
+    CLIENT_METADATA_BYTES_MAX,
+    INPUT_BYTES_MAX,
+    PAGE_SIZE_MAX,
+    REQUEST_BYTES_MAX,
+)
 from treadle_server.rpc.log_lines import quieten
 from treadle_server.rpc.resources import AgentMessages, BackupMessages, KeyMessages, TenantMessages
+from treadle_server.rpc.server import GrpcServer
 from treadle_server.rpc.stalls import Stalls
 from treadle_server.rpc.thread_filters import ThreadFilters
 from treadle_server.rpc.threads import ThreadServicer
@@ -61,6 +58,7 @@ from treadle_server.services.server_info import (
     ServerInfo,
     ServerLimits,
     ServerStatistics,
+    store_state,
 )
 from treadle_server.services.tenant_stream import TenantStream
 from treadle_server.services.tenants import Tenants
@@ -79,22 +77,6 @@ from treadle_server.workers.retention import Retention
 
 _LOG = structlog.get_logger(__name__)
 
-EXIT_UNUSABLE = 1
-EXIT_IO_ERROR = 74
-EXIT_FENCED = 75
-STOP_SECONDS = 2.0
-"""Streams that took their status have ended at once; calls that go on get so long."""
-OVERDUE_SECONDS = 10.0
-"""A server that stops is gone so long after `drain_seconds`, whatever hangs."""
-_SERVICES = {
-    "treadle.v1.AgentService": agent_service_pb2,
-    "treadle.v1.ThreadService": thread_service_pb2,
-    "treadle.v1.ToolService": tool_service_pb2,
-    "treadle.v1.AdminService": admin_service_pb2,
-}
-MESSAGE_BYTES_MAX = 4 * 1024 * 1024
-
-
 MakeToolbox = Callable[[Notes, Callable[[], int]], Toolbox]
 """Makes the tools of a server from its notes and its clock."""
 
@@ -103,56 +85,21 @@ async def serve(config: Config, make_toolbox: MakeToolbox = ToolGroups, pace: Pa
     """Serves until a signal or a fatal fault; returns the exit code. `pace` is that of trials of suspects."""
     stopping: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     overdue = Overdue(config.drain_seconds + OVERDUE_SECONDS)
-    _on_signals(stopping, overdue)
+    on_signals(stopping, overdue)
     quieten()
     try:
-        server = await _started(Server.start(config, stopping, make_toolbox, pace), stopping)
+        server = await unless_stopped(Server.start(config, stopping, make_toolbox, pace), stopping)
     except (FileUnusable, AddressUnusable, Refused) as error:
         print(f"treadle serve: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
     if server is not None:
         with suppress(OSError):  # whoever started it may not want to know
             print(f"listening on {server.address}", flush=True)
-        _leave_if_failed(await stopping)
+        leave_if_failed(await stopping)
         _LOG.info("stopping")
         await server.stop()
     overdue.stopped()
     return 0
-
-
-async def _started(start: Coroutine[Any, Any, "Server"], stopping: "asyncio.Future[int]") -> "Server | None":
-    """None when it is to stop before it serves."""
-    starting = asyncio.ensure_future(start)
-    either: set[asyncio.Future[Any]] = {starting, stopping}
-    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        _leave_if_failed(stopping.result())
-        starting.cancel()
-    try:
-        return await starting
-    except asyncio.CancelledError:
-        _LOG.info("stopped_before_serving")
-        return None
-
-
-def _leave_if_failed(code: int) -> None:
-    if code:  # the store has failed: whatever else is tried can only hang
-        _LOG.error("stopping", exit_code=code)
-        os._exit(code)
-
-
-def _on_signals(stopping: "asyncio.Future[int]", overdue: Overdue) -> None:
-    """The first SIGTERM or SIGINT drains, the second ends the process at once."""
-
-    def stop() -> None:
-        if stopping.done():
-            os._exit(stopping.result() or 128 + signal.SIGTERM)
-        stopping.set_result(0)
-        overdue.begin()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
 
 
 class Server:
@@ -180,15 +127,10 @@ class Server:
             threads=store.threads,
             trials=store.trials,
             epoch=store.epoch,
-            bounds=Bounds(
-                config.running_threads_max,
-                config.tenant_running_threads_max,
-                config.tenant_pending_threads_max,
-            ),
+            bounds=_bounds(config),
             pace=pace,
         )
         self._sweeper = Sweeper(self._engine, store.threads, store.housekeeping, clock)
-        self._health = health.aio.HealthServicer()
         self._replays = Replays(store.requests, clock)
         self._keys = Keys(store.api_keys, store.tenants, KeyMessages(), self._replays, clock)
         self.retention = Retention(
@@ -197,19 +139,8 @@ class Server:
         self._tenants = Tenants(store.tenants, TenantMessages(), self._replays, clock, self.retention.poke)
         self._backups = Backups(store.copies, BackupMessages(), self._replays, clock)
         self._start_time = clock.now()
-        self.admission = Admission(
-            LaneLimits(config.unary_calls_max, config.tenant_unary_calls_max),
-            LaneLimits(
-                config.streams_max,
-                config.tenant_streams_max,
-                config.stream_starts_per_second_max,
-                config.tenant_stream_starts_per_second_max,
-            ),
-            Backlog(lambda: store.committer.backlog, config.backlog_max),
-        )
-        self._grpc: grpc.aio.Server = grpc.aio.server(
-            options=_channel_options(config.connection_streams_max), compression=None
-        )
+        self.admission = _admission(config, Backlog(lambda: store.committer.backlog, config.backlog_max))
+        self._grpc = GrpcServer(config.connection_streams_max)
         self.address = ""
 
     @classmethod
@@ -225,18 +156,10 @@ class Server:
         Raises FileUnusable or AddressUnusable, and then leaves nothing open.
         """
         clock = SteadyClock()
-
-        def on_fatal(error: Exception) -> None:
-            _LOG.error("store_failed", why=str(error))
-            code = EXIT_FENCED if isinstance(error, Fenced) else EXIT_IO_ERROR
-            if stopping.done():  # it fails while it stops: what is left to do can only hang
-                os._exit(code)
-            stopping.set_result(code)
-
         await asyncio.to_thread(check_free, config.listen)  # names are looked up
         store = await SqliteStore.open(
             config.db,
-            on_fatal=on_fatal,
+            on_fatal=on_fatal(stopping),
             durability=Durability(config.durability),
             take_over=config.take_over,
             clock=clock,
@@ -256,31 +179,22 @@ class Server:
         return server
 
     async def _open(self) -> None:
-        self._add_services()
-        self.address = self._bind()
+        config = self._config
+        self._grpc.add(self._doorway(), self._servicers())
+        self.address = self._grpc.bind(config.listen, config.tls_cert, config.tls_key)
         await recover(self._engine, self.store.threads, self._specs)
         await self._grpc.start()
-        for name in ("", *_SERVICES):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._engine.begun()
         self._sweeper.start()
         self.retention.start()
         gc.freeze()
 
-    def _add_services(self) -> None:
-        doorway = Doorway(
+    def _doorway(self) -> Doorway:
+        return Doorway(
             Identities(self._keys, keys_required=self._config.require_keys),
             self.admission,
             Stalls(self._config.subscriber_stall_seconds),
         )
-        handlers = Handlers(doorway)
-        for name, servicer in self._servicers().items():
-            module = _SERVICES[name]
-            handlers.add(module.DESCRIPTOR.services_by_name[name.rpartition(".")[2]], servicer)
-        self._grpc.add_generic_rpc_handlers((handlers,))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._grpc)
 
     def _servicers(self) -> dict[str, object]:
         store, clock, replays = self.store, self._clock, self._replays
@@ -346,7 +260,7 @@ class Server:
             start_time_micros=self._start_time,
             durability=FULL if config.durability == "full" else RELAXED,
             limits=ServerLimits(
-                request_bytes_max=MESSAGE_BYTES_MAX,
+                request_bytes_max=REQUEST_BYTES_MAX,
                 input_bytes_max=INPUT_BYTES_MAX,
                 client_metadata_bytes_max=CLIENT_METADATA_BYTES_MAX,
                 page_size_max=PAGE_SIZE_MAX,
@@ -358,6 +272,7 @@ class Server:
                 for name, problem in self._models.problems().items()
             ),
             statistics=self._statistics(),
+            store_state=store_state(self.store.log.blocked_by),
         )
 
     def _statistics(self) -> ServerStatistics:
@@ -370,24 +285,9 @@ class Server:
             stream_count=self.admission.streams.count,
         )
 
-    def _bind(self) -> str:
-        listen = self._config.listen
-        try:
-            port = self._add_port(listen)
-        except (RuntimeError, OSError) as error:
-            raise AddressUnusable(f"cannot listen on {listen}: {error}") from error
-        return f"{listen.rpartition(':')[0]}:{port}"
-
-    def _add_port(self, listen: str) -> int:
-        config = self._config
-        if config.tls_cert is None or config.tls_key is None:
-            return self._grpc.add_insecure_port(listen)
-        pair = (config.tls_key.read_bytes(), config.tls_cert.read_bytes())
-        return self._grpc.add_secure_port(listen, grpc.ssl_server_credentials([pair]))
-
     async def stop(self) -> None:
         """Drains: no new work, streams end with a hint to retry, calls not to be repeated get their time."""
-        await self._health.enter_graceful_shutdown()
+        await self._grpc.drain()
         self.admission.draining = True
         self._feed.drain()
         self._tenant_feed.drain()
@@ -397,35 +297,28 @@ class Server:
         await self._close()
 
     async def _close(self) -> None:
-        await self._grpc.stop(STOP_SECONDS)
+        await self._grpc.stop()
         await self._feed.close()
         await self._models.close()
         await self.store.close()
 
 
+def _bounds(config: Config) -> Bounds:
+    return Bounds(
+        config.running_threads_max, config.tenant_running_threads_max, config.tenant_pending_threads_max
+    )
+
+
+def _admission(config: Config, backlog: Backlog) -> Admission:
+    calls = LaneLimits(config.unary_calls_max, config.tenant_unary_calls_max)
+    streams = LaneLimits(
+        config.streams_max,
+        config.tenant_streams_max,
+        config.stream_starts_per_second_max,
+        config.tenant_stream_starts_per_second_max,
+    )
+    return Admission(calls, streams, backlog)
+
+
 def _micros_of_days(days: float | None) -> int | None:
     return None if days is None else round(days * 86_400_000_000)
-
-
-def _channel_options(connection_streams_max: int) -> Sequence[tuple[str, int]]:
-    """Values that were measured on grpc.aio 1.85: bursts are refused with CANCELLED at the defaults."""
-    return (
-        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.max_send_message_length", 2 * MESSAGE_BYTES_MAX),
-        ("grpc.max_concurrent_streams", connection_streams_max),
-        ("grpc.max_allowed_incoming_connections", files.connections_max() or 1_000_000),
-        ("grpc.server.max_pending_requests", 20_000),
-        ("grpc.server.max_pending_requests_hard_limit", 30_000),
-        ("grpc.server_handshake_timeout_ms", 10_000),
-        ("grpc.http2.settings_timeout", 10_000),
-        ("grpc.max_connection_idle_ms", 30 * 60_000),
-        ("grpc.max_connection_age_ms", 6 * 3_600_000),
-        ("grpc.max_connection_age_grace_ms", 6 * 3_600_000),
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.http2.ping_timeout_ms", 20_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-        ("grpc.http2.max_ping_strikes", 4),
-        ("grpc.so_reuseport", 0),
-    )

@@ -24,17 +24,25 @@ def run(path: Path) -> int:
         return EXIT_USAGE if not path.is_file() else EXIT_DAMAGED
     try:
         check = FileCheck(inspection, ProtoCodec())
+        refused = False
         for problem in check.problems():
             print(problem)
-        counts = inspection.counts()
+            refused |= problem.startswith("structure: ")
+        counts, gone = inspection.counts(), inspection.gone_count
         served = " (a server has it open)" if inspection.served else ""
     finally:
         inspection.close()
     seconds = time.monotonic() - begun
     rows = sum(counts.values())
-    said = f"{check.problem_count} problems" if check.problem_count else "no problems"
+    besides = f" (and {gone} deleted or expired)" if gone else ""
+    if refused:
+        print("what is wrong with its structure keeps a server from starting on it: the way back is a backup")
     print(
-        f"{path}{served}: {said}; {counts['threads']} threads, {counts['events']} events, "
-        f"{rows} rows in {seconds:.1f} s"
+        f"{path}{served}: {_problems(check.problem_count)}; {counts['threads']} threads{besides}, "
+        f"{counts['events']} events, {rows} rows in {seconds:.1f} s"
     )
     return EXIT_DAMAGED if check.problem_count else EXIT_SOUND
+
+
+def _problems(count: int) -> str:
+    return "no problems" if not count else "1 problem" if count == 1 else f"{count} problems"

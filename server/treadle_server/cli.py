@@ -1,4 +1,4 @@
-"""The commands that need the server: `treadle serve` and `treadle demo`."""
+"""The commands that need the server: `treadle serve`, `treadle demo` and `treadle check`."""
 
 import asyncio
 import sys
@@ -13,13 +13,25 @@ from treadle_server import logs
 
 
 def serve(
-    listen: Annotated[str | None, typer.Option(help="HOST:PORT; port 0 takes a free one.")] = None,
-    db: Annotated[Path | None, typer.Option(help="Database file, made if it is not there.")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
-    take_over: Annotated[
-        bool | None, typer.Option("--take-over", help="Take the file from a frozen server.")
+    listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT (127.0.0.1:50051); port 0 takes a free one.")
     ] = None,
-    durability: Annotated[str | None, typer.Option(help="full or relaxed.")] = None,
+    db: Annotated[
+        Path | None, typer.Option(help="Database file (treadle.db), made if it is not there.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with settings; those given here and in the environment come first."),
+    ] = None,
+    take_over: Annotated[
+        bool | None,
+        typer.Option(
+            "--take-over", help="Take the file from a server that is frozen, which then ends with code 75."
+        ),
+    ] = None,
+    durability: Annotated[
+        str | None, typer.Option(help="full, or relaxed: the newest changes may go at a loss of power.")
+    ] = None,
     require_keys: Annotated[
         bool | None, typer.Option("--require-keys", help="Refuse calls without an API key.")
     ] = None,
@@ -31,10 +43,17 @@ def serve(
     insecure_no_keys: Annotated[
         bool | None, typer.Option("--insecure-no-keys", help="Serve other machines without keys.")
     ] = None,
-    log_format: Annotated[str | None, typer.Option(help="console or json.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="console (the default) or json, on standard error.")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info (the default), warning or error.")
+    ] = None,
 ) -> None:
-    """Serves agents until SIGTERM or Ctrl-C. Every setting also as TREADLE_... in the environment."""
+    """Serves agents until SIGTERM or Ctrl-C.
+
+    Every setting also as TREADLE_... in the environment or in the file; some only there: README has all.
+    """
     try:
         settings = configuration.load(
             listen=listen,
@@ -77,7 +96,10 @@ def demo() -> None:
 def check(
     file: Annotated[Path, typer.Argument(help="Database file, also one that a server has open.")],
 ) -> None:
-    """Looks through a whole database file: 0 when it is sound, 1 with a line for each problem."""
+    """Looks through a whole database file and says what is wrong with it, a line each. Changes nothing.
+
+    Exit code 0: sound; 1: damaged, or no file that this release can check; 2: there is no such file.
+    """
     from treadle_server import check as checking
 
     raise typer.Exit(checking.run(file))

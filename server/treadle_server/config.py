@@ -1,7 +1,11 @@
 """What an operator can set: by option, by `TREADLE_...` in the environment, or in a TOML file."""
 
+import difflib
 import ipaddress
+import os
+import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +18,17 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+PREFIX = "TREADLE_"
+_OTHERS = ("TREADLE_TARGET", "TREADLE_API_KEY", "TREADLE_FAILPOINTS", "TREADLE_SOAK_MINUTES")
+"""Variables of the clients and of the tests, which a server may inherit."""
+_OF_SERVICE_LINKS = re.compile(r"TREADLE_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_\w+)?)")
+"""What Kubernetes sets in every pod beside a service that is called treadle."""
+
 
 class Config(BaseSettings):
     """Every setting of `treadle serve`. Order of precedence: option, environment, file, default."""
 
-    model_config = SettingsConfigDict(env_prefix="TREADLE_", extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
     listen: str = "127.0.0.1:50051"
     """Address and port; port 0 takes a free one and prints it."""
@@ -117,15 +127,42 @@ def load(**options: Any) -> Config:
     Raises ValueError, which says which setting is faulty.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    _check_variables(os.environ)
     try:
         return Config(**given)
     except ValidationError as error:
         raise ValueError("; ".join(_explain(fault) for fault in error.errors())) from None
 
 
+def _check_variables(names: Iterable[str]) -> None:
+    """Raises ValueError for variables that look like settings and are none: one that is misspelt would leave
+    its default in force without a word.
+    """
+    settings = [name.upper() for name in Config.model_fields]
+    known = {*_OTHERS, *(f"{PREFIX}{setting}" for setting in settings)}
+    unknown = sorted(
+        name
+        for name in names
+        if name.upper().startswith(PREFIX)
+        and name.upper() not in known
+        and not _OF_SERVICE_LINKS.fullmatch(name)
+    )
+    if unknown:
+        raise ValueError("; ".join(_unknown(name[len(PREFIX) :], settings, PREFIX) for name in unknown))
+
+
+def _unknown(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Without the prefix names are not alike for having it."""
+    closest = difflib.get_close_matches(name, known, n=1)
+    meant = f"; did you mean {prefix}{closest[0]}?" if closest else ""
+    return f"{prefix}{name}: there is no such setting{meant}"
+
+
 def _explain(fault: ErrorDetails) -> str:
     """Without the value: it may be one that was meant for another, secret setting."""
     name = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return _unknown(name, Config.model_fields)
     text = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"]
     return f"{name}: {text}" if name else text
 

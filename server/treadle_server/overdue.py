@@ -8,6 +8,8 @@ import structlog
 
 _LOG = structlog.get_logger(__name__)
 EXIT_OVERDUE = 1
+OVERDUE_SECONDS = 10.0
+"""A server that stops is gone so long after `drain_seconds`, whatever hangs."""
 LEFT_SECONDS = 1.0
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from tests.abuse.observed import MIB, Footprint, Witness, faults_in, open_files, resident_bytes, until
+from tests.abuse.observed import MIB, Footprint, Witness, faults_in, open_files, resident_bytes
 from tests.server_process import ServerProcess
+from tests.waiting import until
 
 P99_SECONDS_MAX = 2.0
 """Of a well-behaved caller's unary calls while others abuse the server. Wide, for machines that are busy."""
@@ -55,7 +56,7 @@ class Guard:
         return True
 
     def streams_end(self) -> None:
-        until(lambda: self.witness.ask().statistics.stream_count == 0, "no stream is left")
+        until(lambda: self.witness.ask().statistics.stream_count == 0, what="no stream is left")
 
     def check(self) -> None:
         """Everything that must hold after an abuse."""
@@ -63,7 +64,7 @@ class Guard:
         self.witness.ask_while(lambda: False)
         self.streams_end()
         # The witness has a connection, and the log and readers of the store may open files late.
-        until(lambda: open_files(self.server.pid) <= self._before.files + 4, "its files are closed")
+        until(lambda: open_files(self.server.pid) <= self._before.files + 4, what="its files are closed")
         assert self.server.running, "it has ended"
         faults = faults_in(self.server.log_path)
         assert not faults, f"{len(faults)} faults in its log, the first: {faults[0]}"

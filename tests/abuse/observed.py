@@ -43,14 +43,6 @@ def faults_in(log: Path) -> list[str]:
         return [line.strip()[:400] for line in lines if _FAULTS.search(line)]
 
 
-def until(holds: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Returns once it holds; fails when it does not within the time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.01)
-
-
 class Witness:
     """A well-behaved caller beside those who are not: it must be answered, and soon."""
 

@@ -10,9 +10,10 @@ import grpc
 
 from tests.abuse import wire
 from tests.abuse.guard import Guard
-from tests.abuse.observed import MIB, Witness, faults_in, open_files, until
+from tests.abuse.observed import MIB, Witness, faults_in, open_files
 from tests.abuse.wire import END_HEADERS, HEADERS, PREFACE, Wire
 from tests.server_process import ServerProcess
+from tests.waiting import until
 from treadle.v1 import admin_service_pb2, admin_service_pb2_grpc
 
 WATCH_THREADS = "/treadle.v1.ThreadService/WatchThreads"
@@ -67,7 +68,7 @@ def test_calls_whose_request_never_comes_lock_nobody_out(guard: Guard) -> None:
         for connection in crowd:
             connection.send(b"".join(_headers(n, wire.GET_SERVER_INFO) for n in range(1, 2_000, 2)))
 
-        until(lambda: any(one.status(1, 0.1) == "grpc 8" for one in crowd), "the oldest gave way")
+        until(lambda: any(one.status(1, 0.1) == "grpc 8" for one in crowd), what="the oldest gave way")
         guard.during(guard.witness.create_agent)
 
 
@@ -89,7 +90,7 @@ def test_readers_without_a_window_cost_little(guard: Guard) -> None:
             connection.send(PREFACE + wire.settings(_4=0) + wire.frame(wire.SETTINGS, flags=wire.ACK))
             connection.send(b"".join(wire.call(stream) for stream in range(1, 400, 2)))
             connection.send(b"".join(wire.call(stream, path=WATCH_THREADS) for stream in range(401, 420, 2)))
-        until(lambda: guard.witness.ask().statistics.stream_count == 200, "the streams are open")
+        until(lambda: guard.witness.ask().statistics.stream_count == 200, what="the streams are open")
 
         guard.during(lambda: None)
 
@@ -124,7 +125,7 @@ def test_connections_beyond_the_limit_of_files_are_closed_and_the_others_served(
         witness.ask()
         with ExitStack() as stack:
             crowd = [stack.enter_context(Wire(server.address)) for _ in range(300)]
-            until(lambda: open_files(server.pid) >= 64, "half of its files are used")
+            until(lambda: open_files(server.pid) >= 64, what="half of its files are used")
 
             witness.ask_while(lambda: False)
             _changes_something(witness)
@@ -132,7 +133,7 @@ def test_connections_beyond_the_limit_of_files_are_closed_and_the_others_served(
             crowd[-1].send(wire.call(1))
             assert crowd[-1].status(1) == "closed"
 
-        until(lambda: open_files(server.pid) < 60, "the files are closed")
+        until(lambda: open_files(server.pid) < 60, what="the files are closed")
         _is_served(server)
         witness.close()
         assert server.running

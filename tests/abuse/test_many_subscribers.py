@@ -12,6 +12,7 @@ from benchmarks.measure import percentile
 from benchmarks.subscribers import Crowd, Plan
 from tests.abuse.observed import faults_in, resident_bytes
 from tests.server_process import ServerProcess
+from tests.waiting import eventually
 from treadle import Client
 from treadle.v1 import server_info_pb2
 
@@ -42,22 +43,22 @@ class Counting:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.asker = Asker(channel, _INFO)
 
-    async def until(self, streams: int, seconds: float = 60.0) -> float:
+    async def until_open(self, streams: int) -> float:
         """Returns after how many seconds so many are open; fails when they are not within the time."""
         began = time.monotonic()
-        async with asyncio.timeout(seconds):
-            while await self._open() != streams:  # noqa: ASYNC110 - another process
-                await asyncio.sleep(0.05)
+        await eventually(
+            lambda: self._has(streams), what=f"{streams} streams", seconds=60, pause_seconds_max=0.05
+        )
         return time.monotonic() - began
 
-    async def _open(self) -> int:
+    async def _has(self, streams: int) -> bool:
         try:
             answer = await self.asker.once()
         except grpc.aio.AioRpcError as failure:  # the server is not up yet
             if failure.code() is not grpc.StatusCode.UNAVAILABLE:
                 raise
-            return -1
-        return server_info_pb2.ServerInfo.FromString(answer).statistics.stream_count
+            return False
+        return streams == server_info_pb2.ServerInfo.FromString(answer).statistics.stream_count
 
 
 @pytest.mark.parametrize("streams", CROWDS)
@@ -70,13 +71,13 @@ async def test_idle_subscribers_cost_little_and_disturb_nobody(server: ServerPro
         before = resident_bytes(server.pid)
         async with Crowd(server.address, plans) as crowd:
             await crowd.begin()
-            await counting.until(streams)
+            await counting.until_open(streams)
             each = (resident_bytes(server.pid) - before) / streams
             beside = await counting.asker.p99()
             statuses = await crowd.statuses()
 
             await crowd.hang_up()
-            await counting.until(0)
+            await counting.until_open(0)
 
     print(f"{each / 1000:.1f} kB each; p99 {alone * 1000:.1f} ms alone, {beside * 1000:.1f} ms beside")
     assert each <= BYTES_EACH_MAX
@@ -98,11 +99,11 @@ async def test_all_watch_again_soon_after_the_server_was_killed(
     ):
         counting = Counting(channel)
         await crowd.begin()
-        await counting.until(streams)
+        await counting.until_open(streams)
 
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)
-        seconds = await counting.until(streams)
+        seconds = await counting.until_open(streams)
 
         statuses = await crowd.statuses()
     print(f"{streams} watch again after {seconds:.1f} s; streams ended with {dict(statuses)}")
@@ -145,7 +146,7 @@ async def _come_again(crowd: Crowd, counting: Counting) -> float:
     await crowd.begin()
     await until_all_watch(crowd, counting.asker)
     seconds = time.monotonic() - began
-    await counting.until(crowd.streams)
+    await counting.until_open(crowd.streams)
     return seconds
 
 

@@ -23,7 +23,7 @@ from tests.contract.units import (
     request,
 )
 from tests.stores.disk import LARGE, fill_the_disk, free_the_disk, refusal
-from tests.stores.kit import until
+from tests.waiting import eventually
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.log import Conflict, NewSession, Record, Replayed, ThreadKey, Unit
 from treadle_server.stores.memory import MemoryLog
@@ -75,7 +75,7 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         key = await create(store.log, "sacrificed")
         await fill_the_disk(store)
         store.log.submit(Unit(key, 1, [LARGE]))
-        await until(lambda: refusal(store.log) is not None)
+        await eventually(lambda: refusal(store.log) is not None)
 
     yield Subject(store.log, clock, make_session, fill, lambda: free_the_disk(store))
     await store.close()
@@ -443,6 +443,7 @@ async def test_without_room_a_new_thread_is_refused_and_its_id_stays_free(subjec
     log = subject.log
     key = ThreadKey(1, log.allocate_thread())
     log.check_writable()
+    assert log.blocked_by is None
     await subject.fill()
 
     with pytest.raises(Refused) as writable:
@@ -451,8 +452,10 @@ async def test_without_room_a_new_thread_is_refused_and_its_id_stays_free(subjec
         await log.submit(creation(key, "refused", thread_id="wanted", request=request())).wait()
 
     assert (writable.value.reason, made.value.reason) == (Reason.DISK_FULL, Reason.DISK_FULL)
+    assert log.blocked_by is Reason.DISK_FULL
     await subject.make_room()
-    await until(lambda: refusal(log) is None)
+    await eventually(lambda: refusal(log) is None)
+    assert log.blocked_by is None
     await log.submit(creation(key, "made", thread_id="wanted", request=request())).wait()
     assert await bodies(log, key) == ["made"]
 

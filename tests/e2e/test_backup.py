@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.scripts import script
-from tests.faults.site import AGENT, Site, eventually, make_agents
+from tests.faults.site import AGENT, Site, make_agents
+from tests.waiting import eventually
 from treadle import Action, Client, NotFound, OutOfRange, SyncClient, Thread, ThreadEvent
 
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")

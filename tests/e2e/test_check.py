@@ -4,10 +4,12 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +22,14 @@ from treadle_server.core.events import Event, ThreadEnded
 from treadle_server.ports.log import StoredRecord
 from treadle_server.services.file_check import FileCheck
 from treadle_server.stores.sqlite.checking import open_inspection
+from treadle_server.stores.sqlite.database import open_database
+from treadle_server.stores.sqlite.lock import FileUnusable
 from treadle_server.wire.codec import ProtoCodec
 
 _CHECK = "import typer; from treadle_server.cli import check; typer.run(check)"
+
+
+_REFUSED = "what is wrong with its structure keeps a server from starting on it: the way back is a backup"
 
 
 def _check(path: Path, *before: str) -> tuple[int, list[str]]:
@@ -187,7 +194,7 @@ def test_damage_is_told_by_the_name_of_its_thread(path: Path, names: list[str], 
 
     assert code == 1, lines
     assert any(line.startswith(f"{names[0]}: ") and said in line for line in lines), lines
-    assert "problems; 4 threads" in lines[-1]
+    assert "; 4 threads" in lines[-1]
 
 
 class _OneThatFails(ProtoCodec):
@@ -233,14 +240,124 @@ def test_damage_beside_the_threads_is_told_by_its_place(path: Path, where: str) 
     assert any(where in line for line in lines[:-1]), lines
 
 
+def test_threads_that_are_gone_count_neither_as_threads_nor_as_rows(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "t.db") as server:
+        names = asyncio.run(_fill(server.start()))
+        assert server.terminate() == 0
+        before = _check(server.db)
+        asyncio.run(_delete(server.start(), names[0]))
+        assert server.terminate() == 0
+        after = _check(server.db)
+
+    assert (before[0], after[0]) == (0, 0)
+    assert "; 4 threads, " in before[1][0]
+    assert "; 3 threads (and 1 deleted or expired), " in after[1][0]
+    with closing(sqlite3.connect(tmp_path / "t.db")) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        of = {
+            name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]
+            for name in tables
+            if name not in ("meta", "thread_details", "thread_tags", "thread_labels")
+            and not name.startswith("sqlite_")
+        }
+        (hidden,) = connection.execute(
+            "SELECT count(*) FROM events e JOIN threads t USING (thread) WHERE t.delete_time IS NOT NULL"
+        ).fetchone()
+    assert f" {sum(of.values()) - 1 - hidden} rows " in after[1][0]
+
+
+async def _delete(server: ServerProcess, name: str) -> None:
+    async with Client(server.address, api_key="") as client:
+        await client.delete_thread(name)
+
+
+def _fill_bytes(table: str) -> Callable[[Path], None]:
+    """The first page of a table becomes nonsense."""
+
+    def damage(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as connection:
+            (page,) = connection.execute(
+                "SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)
+            ).fetchone()
+        _write(path, (page - 1) * 8192, b"\xff" * 64)
+
+    return damage
+
+
+def _write(path: Path, place: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(data)
+
+
+def _sql(text: str) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.executescript(text)
+
+    return damage
+
+
+_UNFIT: dict[str, Callable[[Path], object]] = {
+    "a row of meta": _sql("UPDATE meta SET epoch = epoch + 64"),
+    "no row of meta": _sql("DELETE FROM meta"),
+    "the page of meta": _fill_bytes("meta"),
+    "the page of threads": _fill_bytes("threads"),
+    "the page of an index": _fill_bytes("threads_by_state"),
+    "a table more": _sql("CREATE TABLE mine (x)"),
+    "a newer schema": _sql("UPDATE meta SET schema = 999"),
+    "free pages": lambda path: _write(path, 32, b"\0\0\0\5\0\0\0\3"),
+    "half a file": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "no database": lambda path: _write(path, 0, b"no database at all"),
+}
+
+
+@pytest.mark.parametrize("damage", list(_UNFIT))
+def test_what_keeps_a_server_from_starting_is_told_as_fully(path: Path, damage: str) -> None:
+    _UNFIT[damage](path)
+
+    code, lines = _check(path)
+    with pytest.raises(FileUnusable) as refused:
+        open_database(path)
+
+    why = re.fullmatch(r".* is damaged: (.*); `treadle check .* says what is lost, .*", str(refused.value))
+    said = why[1] if why else str(refused.value).partition(": ")[2] or str(refused.value)
+    assert code == 1, lines
+    assert any(said in line for line in lines), (said, lines)
+    assert not why or any("backup" in line for line in lines)
+    assert not any("`treadle check" in line for line in lines)
+
+
+def test_a_log_that_would_be_dropped_is_told_as_the_start_tells_it(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "t.db") as server:
+        asyncio.run(_fill(server.start()))
+        server.kill()
+    size = Path(f"{server.db}-wal").stat().st_size
+    copies = []
+    for number, (place, data) in enumerate([(0, b"\xff" * 30), (size // 2, b"\xff" * 99)]):
+        copies.append(tmp_path / f"{number}" / "t.db")
+        copies[-1].parent.mkdir()
+        for ending in ("", "-wal", "-lock"):
+            shutil.copyfile(f"{server.db}{ending}", f"{copies[-1]}{ending}")
+        _write(Path(f"{copies[-1]}-wal"), place, data)
+
+    for copy in copies:
+        code, lines = _check(copy)
+        with pytest.raises(FileUnusable) as refused:
+            open_database(copy)
+        assert code == 1
+        assert any(str(refused.value) in line for line in lines), lines
+
+
 def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs.db"
     with closing(sqlite3.connect(theirs)) as connection:
         connection.execute("CREATE TABLE t (x)")
 
-    missing, other = _check(tmp_path / "nowhere.db"), _check(theirs)
+    missing, folder, other = _check(tmp_path / "nowhere.db"), _check(tmp_path), _check(theirs)
 
     assert missing == (2, [f"treadle check: {tmp_path / 'nowhere.db'} is not there"])
+    assert folder == (2, [f"treadle check: {tmp_path} is no file"])
     assert other == (1, [f"treadle check: {theirs} is not a database of this program"])
     assert not (tmp_path / "nowhere.db-lock").exists()
 
@@ -262,7 +379,8 @@ def test_pages_that_cannot_be_read_are_told_a_line_each(path: Path) -> None:
     assert code == 1
     assert len(lines) > 3
     assert all(line.partition(": ")[0] for line in lines), lines
-    assert f"{len(lines) - 1} problems" in lines[-1]
+    assert lines[-2] == _REFUSED
+    assert f"{len(lines) - 2} problems" in lines[-1]
 
 
 def test_a_server_does_not_start_on_a_file_whose_index_is_damaged(path: Path) -> None:

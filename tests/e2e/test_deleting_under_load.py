@@ -3,8 +3,6 @@
 import asyncio
 import json
 import sqlite3
-import time
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
@@ -28,10 +26,10 @@ from tests.rpc.runs import (
     kinds,
     make_agent,
     pb,
-    until,
     watch,
 )
 from tests.server_process import ServerProcess
+from tests.waiting import eventually
 from treadle import Client, FailedPrecondition, NotFound, OutOfRange, Retry, StateConflict, ThreadEvent
 from treadle.v1 import agent_service_pb2
 
@@ -53,13 +51,6 @@ async def seen_by(client: Client, name: str, watching: asyncio.Event | None = No
             if watching is not None and event.HasField("tool_call_completed"):
                 watching.set()
     return events
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not await condition():
-        assert time.monotonic() < deadline, "not in time"
-        await asyncio.sleep(0.05)
 
 
 async def missing(client: Client, name: str) -> bool:
@@ -129,7 +120,7 @@ async def test_tools_in_flight_are_given_up_when_their_threads_are_deleted(tmp_p
     async with running(tmp_path / "t.db", make_toolbox=tool) as rig, asyncio.timeout(SECONDS):
         await make_agent(rig, "helper", HOLD, DONE)
         names = [(await create(rig)).name for _ in range(30)]
-        await until(lambda: tool.calls == 30)
+        await eventually(lambda: tool.calls == 30)
         readers = [asyncio.create_task(collected(watch(rig, name))) for name in names]
 
         deletes = [pb.DeleteThreadRequest(name=name, force=True, request_id=name[-32:]) for name in names]
@@ -142,7 +133,7 @@ async def test_tools_in_flight_are_given_up_when_their_threads_are_deleted(tmp_p
                 event.tool_call_completed for event in events if event.HasField("tool_call_completed")
             ]
             assert completed.status
-        await until(lambda: rig.server._engine.running_count == 0)
+        await eventually(lambda: rig.server._engine.running_count == 0)
         while await rig.server.store.housekeeping.purge_threads():
             pass
         await rig.server.store.housekeeping.prune_commits()
@@ -157,7 +148,7 @@ async def test_the_purge_of_an_agent_loses_no_thread_of_it(tmp_path: Path) -> No
     async with running(tmp_path / "t.db", **options) as rig:
         await make_agent(rig, "helper", HOLD, DONE)
         await create(rig, "running")
-        await until(lambda: tool.calls == 1)
+        await eventually(lambda: tool.calls == 1)
         await create(rig, "pending")
         await purge_agent(rig, "helper")
         for name in ("running", "pending"):
@@ -225,7 +216,7 @@ async def test_the_file_stays_as_large_as_what_is_kept(server: ServerProcess) ->
             threads = await asyncio.gather(*(client.execute("quick", "Go.") for _ in range(150)))
             full = await restarted()
 
-            await eventually(tidied)
+            await eventually(tidied, seconds=SECONDS, pause_seconds_max=0.05)
             await client.update_tenant("default", clear_thread_retention=True)
 
             sizes.append(await restarted())

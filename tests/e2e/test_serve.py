@@ -224,7 +224,14 @@ def test_the_file_can_be_named_in_the_environment(tmp_path: Path, stack: ExitSta
         (("--config", "none.toml"), {}, "config: there is no file none.toml"),
         ((), {"TREADLE_CONFIG": "none.toml"}, "config: there is no file none.toml"),
         (("--config", "faulty.toml"), {}, "config: faulty.toml is not TOML"),
-        (("--config", "unknown.toml"), {}, "lissten: "),
+        (("--config", "unknown.toml"), {}, "lissten: there is no such setting; did you mean listen?"),
+        (
+            (),
+            {"TREADLE_DRAIN_SECOND": "3"},
+            "TREADLE_DRAIN_SECOND: there is no such setting; did you mean TREADLE_DRAIN_SECONDS?",
+        ),
+        ((), {"TREADLE_QQQQ": "3"}, "TREADLE_QQQQ: there is no such setting\n"),
+        ((), {"TREADLE_PORTS": "3"}, "TREADLE_PORTS: there is no such setting"),
     ],
 )
 def test_a_faulty_setting_is_named_and_nothing_is_begun(
@@ -241,6 +248,29 @@ def test_a_faulty_setting_is_named_and_nothing_is_begun(
     assert named in said
     assert said.count("\n") == 1
     assert not (tmp_path / "treadle.db").exists()
+
+
+def test_variables_that_are_no_settings_of_its_own_do_not_keep_a_server_from_starting(
+    tmp_path: Path, stack: ExitStack
+) -> None:
+    others = {
+        "TREADLE_TARGET": "127.0.0.1:1",
+        "TREADLE_API_KEY": "k",
+        "TREADLE_FAILPOINTS": "",
+        "TREADLE_SOAK_MINUTES": "1",
+        "TREADLE_SERVICE_HOST": "10.0.0.1",
+        "TREADLE_SERVICE_PORT": "50051",
+        "TREADLE_SERVICE_PORT_GRPC": "50051",
+        "TREADLE_PORT": "tcp://10.0.0.1:50051",
+        "TREADLE_PORT_50051_TCP_ADDR": "10.0.0.1",
+        "treadle_log_level": "debug",
+    }
+
+    server = stack.enter_context(Served(tmp_path, *LOOPBACK, **others)).listening()
+
+    assert stack.enter_context(calls(server)).info().version
+    assert server.end() == 0
+    assert "call_answered" in server.log.read_text()
 
 
 def test_a_second_server_is_refused_and_told_by_whom(tmp_path: Path, stack: ExitStack) -> None:
@@ -345,6 +375,7 @@ def test_a_frozen_server_is_replaced_and_ends_when_it_thaws(tmp_path: Path, stac
     frozen.process.send_signal(signal.SIGCONT)
     assert code_of(old.run) is grpc.StatusCode.UNAVAILABLE
     assert frozen.process.wait(SECONDS) == FENCED
+    assert "another server has taken the file over" in frozen.log.read_text()
     assert new.run().success
     assert second.end() == 0
 

@@ -1,12 +1,12 @@
 """Time that a test moves by hand: one loop whose clock, and so every timer, can be put forward."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import TypeVar
 
+from tests.waiting import eventually
+
 START_MICROS = 1_750_000_000 * 1_000_000
-DEADLINE_SECONDS = 20.0
 
 T = TypeVar("T")
 
@@ -36,19 +36,11 @@ class LoopClock:
         self._loop.ahead += seconds
 
 
-async def until(condition: Callable[[], bool], what: str = "") -> None:
-    """Waits for a condition that other tasks bring about, within a deadline of real time."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not in time: {what or condition}"
-        await asyncio.sleep(0.001)
-
-
 async def within(work: Awaitable[T]) -> T:
     """The result of something that must come within a deadline of real time."""
     task = asyncio.ensure_future(work)
     try:
-        await until(task.done, repr(work))
+        await eventually(lambda: task.done())
     finally:
         task.cancel()
     return task.result()

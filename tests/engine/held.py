@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from treadle_server.core.errors import Reason
 from treadle_server.ports.log import Log, OnCommitted, StoredRecord, ThreadKey, Ticket, Unit
 
 
@@ -65,6 +66,10 @@ class HeldLog:
 
     def check_writable(self) -> None:
         self._below.check_writable()
+
+    @property
+    def blocked_by(self) -> Reason | None:
+        return self._below.blocked_by
 
     def allocate_thread(self) -> int:
         return self._below.allocate_thread()

@@ -22,6 +22,7 @@ from treadle_server.engine.embedded import EmbeddedEngine
 from treadle_server.engine.journal import Journal
 from treadle_server.engine.quarantine import PACE, Pace, Quarantine
 from treadle_server.engine.recovery import recover
+from treadle_server.engine.setbacks import Setbacks
 from treadle_server.engine.specs import CachedSpecs
 from treadle_server.engine.steps import Steps
 from treadle_server.engine.sweeper import Sweeper
@@ -29,7 +30,7 @@ from treadle_server.engine.timers import Timers
 from treadle_server.engine.waiters import Waiters
 from treadle_server.feed.feed import HotFeed
 from treadle_server.models.providers import FACTORIES, Providers
-from treadle_server.ports.catalogue import ThreadRow
+from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.ports.engine import Start
 from treadle_server.ports.log import NewSession, NewThread, RequestRow, ThreadKey
 from treadle_server.ports.model import Model
@@ -255,7 +256,7 @@ def left_over(thing: object) -> dict[str, object]:
     """The collections of an object, and of the parts that are its own, that are not empty."""
     left: dict[str, object] = {}
     for name, value in vars(thing).items():
-        if isinstance(value, Admission | Journal | Quarantine | Timers | Waiters):
+        if isinstance(value, Admission | Journal | Quarantine | Setbacks | Timers | Waiters):
             left.update({f"{name}.{inner}": rest for inner, rest in left_over(value).items()})
             continue
         tasks = isinstance(value, set) and any(isinstance(item, asyncio.Task) for item in value)

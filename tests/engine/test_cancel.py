@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from tests.engine.conftest import OpenHouse
-from tests.engine.handloop import turns, until, within
+from tests.engine.handloop import turns, within
 from tests.engine.house import House, left_over, say, use
 from tests.engine.workbench import Gate, HandModel
+from tests.waiting import eventually
 from treadle_server.core import events as e
 from treadle_server.core import signals as s
 from treadle_server.core.kinds import CallStatus, DeltaKind, Effect, StopReason, ThreadState
@@ -30,7 +31,7 @@ async def assert_cancelled(house: House, key: ThreadKey) -> None:
     await house.check_ended(key)
     kinds = await house.kinds(key)
     assert not BEGINNINGS & set(kinds[kinds.index("control_requested") :])
-    await until(lambda: left_over(house.engine) == {} and left_over(house.journal) == {})
+    await eventually(lambda: left_over(house.engine) == {} and left_over(house.journal) == {})
 
 
 class Streaming:
@@ -50,7 +51,7 @@ async def test_a_model_call_is_stopped_at_once(build: OpenHouse) -> None:
     streaming = Streaming()
     house = await build(models={"hand": lambda: HandModel(streaming.reply)})
     key = await house.start(model="hand:x")
-    await until(lambda: streaming.gate.inside == 1)
+    await eventually(lambda: streaming.gate.inside == 1)
 
     await house.cancel(key)
 
@@ -64,16 +65,16 @@ async def test_a_model_that_does_not_stop_is_given_up_after_the_grace(build: Ope
     streaming = Streaming(stubborn=True)
     house = await build(models={"hand": lambda: HandModel(streaming.reply)})
     key = await house.start(model="hand:x")
-    await until(lambda: streaming.gate.inside == 1)
+    await eventually(lambda: streaming.gate.inside == 1)
     await house.cancel(key)
-    await until(lambda: streaming.gate.stops == 1)
+    await eventually(lambda: streaming.gate.stops == 1)
     assert (await house.row(key)).state == ThreadState.RUNNING
 
     house.clock.advance(5.1)
     await assert_cancelled(house, key)
     before = await house.events(key)
     streaming.gate.open()
-    await until(lambda: streaming.gate.inside == 0)
+    await eventually(lambda: streaming.gate.inside == 0)
     await turns()
     assert await house.events(key) == before
     assert left_over(house.feed) == {}
@@ -91,7 +92,7 @@ async def test_a_tool_is_asked_to_stop(house: House, effect: Effect, status: Cal
     gate = Gate()
     house.bench.add("work", gate, effect)
     key = await house.start(use("work", "work"), say("fine"))
-    await until(lambda: gate.inside == 2)
+    await eventually(lambda: gate.inside == 2)
 
     await house.cancel(key)
 
@@ -110,9 +111,9 @@ async def test_a_tool_that_does_not_stop_is_given_up_after_the_grace(
     gate = Gate(stubborn=True)
     house.bench.add("work", gate, effect)
     key = await house.start(use("work"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     await house.cancel(key, grace_seconds=3)
-    await until(lambda: gate.stops == 1)
+    await eventually(lambda: gate.stops == 1)
 
     house.clock.advance(2.9)
     await turns()
@@ -123,7 +124,7 @@ async def test_a_tool_that_does_not_stop_is_given_up_after_the_grace(
 
     before = await house.events(key)
     gate.open()
-    await until(lambda: gate.inside == 0)
+    await eventually(lambda: gate.inside == 0)
     await turns()
     assert await house.events(key) == before
 
@@ -132,7 +133,7 @@ async def test_a_tool_is_asked_to_stop_once_however_often_the_thread_is_looked_a
     gate = Gate(stubborn=True)
     house.bench.add("work", gate)
     key = await house.start(use("work"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
 
     for _ in range(5):
         await house.cancel(key)
@@ -147,10 +148,10 @@ async def test_a_result_that_comes_within_the_grace_is_recorded(house: House) ->
     gate = Gate(stubborn=True)
     house.bench.add("work", gate, Effect.AT_MOST_ONCE)
     key = await house.start(use("work"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
 
     await house.cancel(key)
-    await until(lambda: gate.stops == 1)
+    await eventually(lambda: gate.stops == 1)
     gate.open()
 
     await assert_cancelled(house, key)
@@ -162,10 +163,10 @@ async def test_one_tool_that_does_not_stop_keeps_no_other_from_stopping(house: H
     house.bench.add("stubborn", stubborn)
     house.bench.add("willing", willing)
     key = await house.start(use("stubborn", "willing"), say("fine"))
-    await until(lambda: stubborn.inside + willing.inside == 2)
+    await eventually(lambda: stubborn.inside + willing.inside == 2)
 
     await house.cancel(key)
-    await until(lambda: willing.inside == 0)
+    await eventually(lambda: willing.inside == 0)
     house.clock.advance(5.1)
 
     await assert_cancelled(house, key)
@@ -188,7 +189,7 @@ async def test_a_thread_that_is_queued_is_cancelled_and_never_runs(build: OpenHo
     house.bench.add("work", gate)
     first = await house.start(use("work"), say("fine"))
     queued = await house.start(say("never"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
 
     await house.cancel(queued)
     gate.open()
@@ -212,7 +213,7 @@ async def test_a_hundred_cancels_at_once_end_the_thread_once(house: House) -> No
     gate = Gate()
     house.bench.add("work", gate)
     key = await house.start(use("work"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
 
     asks = [house.engine.ask(key, s.Cancel(house.clock.now())) for _ in range(100)]
     await within(asyncio.gather(*asks))
@@ -225,7 +226,7 @@ async def test_a_caller_completes_a_thread_with_an_output_of_its_own(house: Hous
     gate = Gate()
     house.bench.add("work", gate)
     key = await house.start(use("work"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     ask = s.Complete(house.clock.now(), ThreadState.COMPLETED, Content("so it is"))
 
     await within(house.engine.ask(key, ask))

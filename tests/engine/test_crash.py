@@ -3,9 +3,10 @@
 import pytest
 
 from tests.engine.conftest import OpenHouse
-from tests.engine.handloop import turns, until, within
+from tests.engine.handloop import turns, within
 from tests.engine.house import House, say, use
 from tests.engine.workbench import Gate, HandModel, Workbench, answer, by_turn, calls
+from tests.waiting import eventually
 from treadle_server.core import events as e
 from treadle_server.core import signals as s
 from treadle_server.core.kinds import CallStatus, Decision, Effect, StopReason, ThreadState, UnknownPolicy
@@ -31,12 +32,12 @@ async def test_calls_in_flight_at_a_crash_are_repeated_only_where_that_is_safe(b
 
     first = await build(bench=bench())
     key = await first.start(use("read_only", "idempotent", "at_most_once"), say("fine"))
-    await until(lambda: sum(gate.inside for gate in gates.values()) == 3)
+    await eventually(lambda: sum(gate.inside for gate in gates.values()) == 3)
     await first.crash()
 
     second = await build(bench=bench())
     assert await second.recover() == 1
-    await until(lambda: gates[Effect.READ_ONLY].inside + gates[Effect.IDEMPOTENT].inside == 2)
+    await eventually(lambda: gates[Effect.READ_ONLY].inside + gates[Effect.IDEMPOTENT].inside == 2)
     for gate in gates.values():
         gate.open()
     row = await second.ended(key)
@@ -65,7 +66,7 @@ async def test_a_call_whose_intent_was_not_durable_was_never_made(build: OpenHou
     first = await build(models=models)
     first.bench.add("send", effect=Effect.AT_MOST_ONCE)
     key = await first.start(model="hand:x")
-    await until(lambda: first.log.waiting == 1)
+    await eventually(lambda: first.log.waiting == 1)
     await turns(50)
     await first.crash()
     assert first.bench.count("send") == 0
@@ -83,7 +84,7 @@ async def test_a_result_that_was_durable_is_never_computed_again(build: OpenHous
     first.bench.add("send", effect=Effect.AT_MOST_ONCE)
     first.bench.add("look", gate)
     key = await first.start(use("send"), use("look"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     await first.crash()
 
     second = await build(bench=first.bench)
@@ -98,7 +99,7 @@ async def test_the_agents_policy_decides_what_an_unknown_outcome_means(build: Op
     first = await build()
     first.bench.add("send", gate, Effect.AT_MOST_ONCE)
     key = await first.start(use("send"), say("fine"), on_unknown_outcome=UnknownPolicy.FAIL)
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     await first.crash()
 
     second = await build(bench=first.bench)
@@ -130,7 +131,7 @@ async def test_a_cancel_that_was_durable_holds_after_a_crash(build: OpenHouse) -
     first = await build()
     first.bench.add("look", gate)
     key = await first.start(use("look"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     await first.cancel(key)
     await first.crash()
     gate.open()
@@ -169,7 +170,7 @@ async def test_a_crash_after_any_append_changes_nothing_in_the_end(build: OpenHo
     plan = first.plan(use("look"), use("save", "look"), use("save"), say("{observation}"))
     first.log.hold(after_units=appends)
     await within(first.engine.start(plan))
-    await until(lambda: first.log.held or first.engine.running_count == 0)
+    await eventually(lambda: first.log.held or first.engine.running_count == 0)
     await turns(50)
     await first.crash()
 
@@ -188,7 +189,7 @@ async def test_a_crash_after_any_append_changes_nothing_in_the_end(build: OpenHo
 
 async def die_after_two_appends(house: House) -> None:
     house.log.hold(after_units=2)
-    await until(lambda: house.log.held or house.engine.running_count == 0)
+    await eventually(lambda: house.log.held or house.engine.running_count == 0)
     await house.crash()
 
 

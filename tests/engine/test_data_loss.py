@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from tests.engine.conftest import OpenHouse
-from tests.engine.handloop import turns, until, within
+from tests.engine.handloop import turns, within
 from tests.engine.house import House, left_over, say, use
 from tests.stores.kit import Gate, execute
+from tests.waiting import eventually
 from treadle_server.core import signals as s
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.events import Event
@@ -69,7 +70,7 @@ async def test_a_damaged_thread_is_condemned_when_it_is_taken_up(build: OpenHous
     await house.committed(whole, "execution_recovered")
     await house.cancel(whole)
     await house.ended(whole)
-    await until(lambda: left_over(house.engine) == {})
+    await eventually(lambda: left_over(house.engine) == {})
 
 
 async def test_the_session_of_a_condemned_thread_is_free(build: OpenHouse) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from tests.engine.conftest import OpenHouse
-from tests.engine.handloop import turns, until, within
+from tests.engine.handloop import turns, within
 from tests.engine.house import House, left_over, say, scripted, use
 from tests.engine.workbench import Gate, HandModel, answer, by_turn, calls, failing
+from tests.waiting import eventually
 from treadle_server.core import events as e
 from treadle_server.core import signals as s
 from treadle_server.core.kinds import CallStatus, Effect, StopReason, ThreadState
@@ -61,7 +62,7 @@ async def test_a_read_only_tool_does_not_wait_for_the_disk(build: OpenHouse) -> 
     house.bench.add("look", gate)
 
     key = await house.start(model="hand:x")
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     assert house.log.waiting == 1
     assert "tool_call_started" not in await house.kinds(key)
 
@@ -86,7 +87,7 @@ async def test_a_tool_with_effects_runs_only_after_its_intent_is_durable(
     house = await build(models={"hand": lambda: HandModel(by_turn(hold, ModelReply(text="fine")))})
     house.bench.add("send", send, effect)
     key = await house.start(model="hand:x")
-    await until(lambda: house.log.waiting == 1)
+    await eventually(lambda: house.log.waiting == 1)
     await turns(100)
     assert house.bench.calls == []
 
@@ -105,7 +106,7 @@ async def test_the_model_is_called_only_after_the_intent_is_durable(build: OpenH
     house = await build(models={"hand": lambda: model})
     house.bench.add("look", hold)
     key = await house.start(model="hand:x")
-    await until(lambda: house.log.waiting == 1)
+    await eventually(lambda: house.log.waiting == 1)
     await turns(100)
     assert len(model.requests) == 1
 
@@ -126,7 +127,7 @@ async def test_tools_of_one_turn_run_at_the_same_time_and_stand_in_call_order(bu
     house.bench.add("slow", slow)
     house.bench.add("quick", quick, Effect.AT_MOST_ONCE)
     key = await house.start(model="hand:x")
-    await until(lambda: slow.inside + quick.inside == 3)
+    await eventually(lambda: slow.inside + quick.inside == 3)
     quick.open()
     await house.committed(key, "tool_call_completed", 2)
     slow.open()
@@ -143,7 +144,7 @@ async def test_a_tool_over_its_time_is_given_up_whether_it_stops_or_not(house: H
     gate = Gate(stubborn=stubborn)
     house.bench.add("send", gate, Effect.AT_MOST_ONCE, timeout_micros=60 * SECOND_MICROS, attempts_max=3)
     key = await house.start(use("send"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
 
     house.clock.advance(59)
     await turns()
@@ -156,7 +157,7 @@ async def test_a_tool_over_its_time_is_given_up_whether_it_stops_or_not(house: H
     assert gate.stops == 1
     before = await house.check_ended(key)
     gate.open()
-    await until(lambda: gate.inside == 0)
+    await eventually(lambda: gate.inside == 0)
     await turns()
     assert await house.events(key) == before
 
@@ -165,12 +166,12 @@ async def test_a_repeatable_tool_over_its_time_is_tried_again(house: House) -> N
     gate = Gate()
     house.bench.add("look", gate, timeout_micros=10 * SECOND_MICROS, attempts_max=2)
     key = await house.start(use("look"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
 
     house.clock.advance(10.1)
     await house.committed(key, "tool_attempt_failed")
     house.clock.advance(1)
-    await until(lambda: house.bench.count("look") == 2)
+    await eventually(lambda: house.bench.count("look") == 2)
     gate.open()
     await house.ended(key)
 
@@ -254,7 +255,7 @@ async def test_a_model_that_never_answers_is_given_up_and_asked_again(build: Ope
     model = HandModel(by_turn(hang))
     house = await build(models={"hand": lambda: model})
     key = await house.start(model="hand:x")
-    await until(lambda: len(model.requests) == 1)
+    await eventually(lambda: len(model.requests) == 1)
 
     house.clock.advance(601)
     await house.committed(key, "model_call_failed")
@@ -280,7 +281,7 @@ async def test_the_lifetime_of_a_thread_ends_it_whatever_it_does(house: House) -
     gate = Gate(stubborn=True)
     house.bench.add("look", gate, timeout_micros=1000 * SECOND_MICROS)
     key = await house.start(use("look"), limits=Limits(max_lifetime_micros=100 * SECOND_MICROS))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
 
     house.clock.advance(101)
     row = await house.ended(key)
@@ -377,31 +378,31 @@ async def test_a_thread_whose_driver_fails_is_tried_again_less_and_less_often(bu
     house = await build(models={"hand": lambda: model})
     key = await house.start(model="hand:x")
     for attempt, seconds in ((1, 30), (2, 60)):
-        await until(lambda: house.engine.running_count == 0)
+        await eventually(lambda: house.engine.running_count == 0)
         assert len(model.requests) == attempt
         house.clock.advance(seconds - 1)
         await turns()
         assert house.engine.running_count == 0
         house.clock.advance(1.1)
-        await until(lambda: house.engine.running_count == 1)
+        await eventually(lambda: house.engine.running_count == 1)
 
     assert (await house.ended(key)).state == ThreadState.COMPLETED
     assert len(await house.payloads(key, e.ExecutionRecovered)) == 2
     await house.check_ended(key)
-    await until(lambda: left_over(house.engine) == {})
+    await eventually(lambda: left_over(house.engine) == {})
 
 
 async def test_a_pause_lets_what_runs_end_and_begins_nothing(house: House) -> None:
     gate = Gate()
     house.bench.add("look", gate)
     key = await house.start(use("look"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     await within(house.engine.ask(key, s.Pause(house.clock.now())))
     assert (await house.row(key)).state == ThreadState.RUNNING
 
     gate.open()
     await within(house.reached(key, ThreadState.PAUSED))
-    await until(lambda: house.engine.running_count == 0)
+    await eventually(lambda: house.engine.running_count == 0)
     assert (await house.kinds(key)).count("model_call_started") == 1
 
     await within(house.engine.ask(key, s.Resume(house.clock.now())))
@@ -414,7 +415,7 @@ async def test_what_a_caller_says_meanwhile_is_taken_by_the_next_turn(build: Ope
     gate = Gate()
     house.bench.add("look", gate)
     key = await house.start(model="hand:x")
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     await within(house.engine.ask(key, s.SendInput(house.clock.now(), Content("and hurry"))))
     gate.open()
     await house.ended(key)
@@ -428,6 +429,6 @@ async def test_a_thread_at_its_end_leaves_nothing_in_memory(house: House) -> Non
     await house.run(use("look", "look"), use("look"), say("fine"))
     await house.run(model=scripted(use("nothing")))
 
-    await until(lambda: left_over(house.engine) == {})
+    await eventually(lambda: left_over(house.engine) == {})
     assert left_over(house.journal) == {}
     assert left_over(house.feed) == {}

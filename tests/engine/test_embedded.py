@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from tests.engine.conftest import OpenHouse
-from tests.engine.handloop import turns, until, within
+from tests.engine.handloop import turns, within
 from tests.engine.house import House, left_over, say, use
 from tests.engine.workbench import Gate, Workbench, answer
 from tests.stores.kit import StatementWork, execute
+from tests.waiting import eventually
 from treadle_server.core import events as e
 from treadle_server.core import signals as s
 from treadle_server.core.errors import Reason, Refused
@@ -36,7 +37,7 @@ async def test_who_waits_for_the_end_is_told_after_the_commit(house: House) -> N
     house.bench.add("finish", hold, Effect.READ_ONLY, finishes=True)
     key = await house.start(use("finish"))
     waits = [asyncio.create_task(wait(key)) for wait in (house.engine.resting, house.engine.ended)]
-    await until(lambda: house.log.waiting == 1)
+    await eventually(lambda: house.log.waiting == 1)
     await turns(100)
     assert not any(wait.done() for wait in waits)
 
@@ -71,14 +72,14 @@ async def test_who_waits_and_goes_away_leaves_nothing(house: House) -> None:
     gate.open()
     await house.ended(key)
 
-    await until(lambda: left_over(house.engine) == {})
+    await eventually(lambda: left_over(house.engine) == {})
 
 
 async def test_a_start_whose_caller_goes_away_runs_all_the_same(house: House) -> None:
     start = house.plan(say("fine"))
     house.log.hold()
     call = asyncio.create_task(house.engine.start(start))
-    await until(lambda: house.log.waiting == 1)
+    await eventually(lambda: house.log.waiting == 1)
     call.cancel()
     await turns()
     house.log.release()
@@ -91,7 +92,7 @@ async def test_the_first_events_of_a_thread_are_not_read_again_to_drive_it(house
     before = house.store.readers.reads
     start = house.plan(say("fine"))
     await within(house.engine.start(start))
-    await until(lambda: left_over(house.engine) == {})
+    await eventually(lambda: left_over(house.engine) == {})
 
     assert house.store.readers.reads == before
 
@@ -113,7 +114,7 @@ async def test_a_drain_loses_nothing_of_fifty_threads_in_flight(build: OpenHouse
     first = await build(bench=mixed(gates), bounds=Bounds(server_max=40))
     plays = [(use("look"),), (use("save"),), (use("send"),), (use("quick"), {"hang": True}), ()]
     keys = [await first.start(*plays[number % 5], use("quick"), say("fine")) for number in range(50)]
-    await until(lambda: gates["send"].inside >= 8 and first.engine.running_count == 40)
+    await eventually(lambda: gates["send"].inside >= 8 and first.engine.running_count == 40)
     stopping = asyncio.create_task(first.stop(5))
     await turns(50)
     gates["send"].open()
@@ -134,7 +135,7 @@ async def test_a_drain_loses_nothing_of_fifty_threads_in_flight(build: OpenHouse
         await second.check_ended(key)
     statuses = [p.status for key in keys for p in await second.payloads(key, e.ToolCallCompleted)]
     assert set(statuses) == {CallStatus.SUCCEEDED}
-    await until(lambda: left_over(second.engine) == {} and left_over(second.journal) == {})
+    await eventually(lambda: left_over(second.engine) == {} and left_over(second.journal) == {})
 
 
 async def test_a_call_not_to_be_repeated_gets_the_drain_time_and_its_result_is_kept(build: OpenHouse) -> None:
@@ -142,7 +143,7 @@ async def test_a_call_not_to_be_repeated_gets_the_drain_time_and_its_result_is_k
     first = await build()
     first.bench.add("send", gate, Effect.AT_MOST_ONCE)
     key = await first.start(use("send"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     stopping = asyncio.create_task(first.stop(5))
     await turns(50)
     assert not stopping.done()
@@ -162,7 +163,7 @@ async def test_a_call_that_outlasts_the_drain_time_is_unknown_afterwards(build: 
     first = await build()
     first.bench.add("send", gate, Effect.AT_MOST_ONCE)
     key = await first.start(use("send"), say("{observation}"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     stopping = asyncio.create_task(first.stop(5))
     await turns(50)
     first.clock.advance(5.1)
@@ -189,9 +190,9 @@ async def test_nothing_is_taken_or_begun_during_a_drain(build: OpenHouse) -> Non
     gate = Gate()
     house.bench.add("send", gate, Effect.AT_MOST_ONCE)
     running = await house.start(use("send"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     recovery = asyncio.create_task(house.recover())
-    await until(lambda: house.engine.running_count > 1)  # their logs are being read
+    await eventually(lambda: house.engine.running_count > 1)  # their logs are being read
     units = len(house.log.units)
     drain = asyncio.create_task(house.engine.drain(5))
     await turns(1)
@@ -224,7 +225,7 @@ async def test_who_waits_for_a_thread_is_told_to_try_again_at_a_drain(house: Hou
 async def next_look(house: House) -> None:
     looks = house.sweeper.looks
     house.clock.advance(30.1)
-    await until(lambda: house.sweeper.looks > looks)
+    await eventually(lambda: house.sweeper.looks > looks)
 
 
 @pytest.mark.parametrize("seconds", [30, 300])
@@ -256,7 +257,7 @@ async def test_damage_that_one_step_of_the_sweeper_meets_keeps_no_other_from_its
     await house.store.committer.submit(StatementWork([due])).wait()
 
     house.sweeper.start()
-    await until(lambda: house.sweeper.looks > 0)
+    await eventually(lambda: house.sweeper.looks > 0)
 
     assert (was, await house.store.readers.rows("SELECT purged FROM agents")) == (0, [(1,)])
 
@@ -266,7 +267,7 @@ async def test_a_timer_that_is_due_soon_does_not_wait_for_the_sweeper(house: Hou
     house.bench.add("pay", effect=Effect.AT_MOST_ONCE, approvers_needed=1, approval_lifetime_micros=soon)
     key = await house.start(use("pay"), say("{observation}"))
     await within(house.reached(key, ThreadState.WAITING_APPROVAL))
-    await until(lambda: house.engine.running_count == 0)
+    await eventually(lambda: house.engine.running_count == 0)
 
     house.clock.advance(5.1)
 
@@ -274,7 +275,7 @@ async def test_a_timer_that_is_due_soon_does_not_wait_for_the_sweeper(house: Hou
     (decided,) = await house.payloads(key, e.ApprovalDecided)
     assert decided.state.name == "EXPIRED"
     assert house.bench.calls == []
-    await until(lambda: left_over(house.engine) == {})
+    await eventually(lambda: left_over(house.engine) == {})
 
 
 async def test_an_approval_that_expires_after_a_restart_expires_all_the_same(build: OpenHouse) -> None:
@@ -320,7 +321,7 @@ async def test_threads_of_a_session_run_one_after_another_also_past_a_wait(house
     assert {row.state for row in rows} == {ThreadState.COMPLETED}
     spans = [(row.start_time or 0, row.end_time or 0) for row in rows]
     assert spans[0][1] <= spans[1][0] <= spans[1][1] <= spans[2][0]
-    await until(lambda: left_over(house.engine) == {})
+    await eventually(lambda: left_over(house.engine) == {})
 
 
 async def test_a_queued_thread_of_a_session_is_cancelled_and_the_next_one_runs(house: House) -> None:
@@ -351,7 +352,7 @@ async def test_a_thread_that_is_paused_in_the_queue_runs_once_it_is_resumed(
     await within(house.engine.ask(key, s.Pause(house.clock.now())))
     gate.open()
     await house.ended(first)
-    await until(lambda: house.engine.running_count == 0)
+    await eventually(lambda: house.engine.running_count == 0)
     assert (await house.row(key)).state == ThreadState.PAUSED
 
     await within(house.engine.ask(key, s.Resume(house.clock.now())))
@@ -368,7 +369,7 @@ async def test_an_answer_that_comes_as_the_thread_comes_to_rest_is_not_missed(ho
     house.bench.add("ask", asks=True)
     house.bench.add("look", hold)
     key = await house.start(use("ask", "look"), say("fine"))
-    await until(lambda: house.log.waiting == 1)
+    await eventually(lambda: house.log.waiting == 1)
     ask = s.SendInput(house.clock.now(), Content("yes"), "call-1-1")
     call = asyncio.create_task(house.engine.ask(key, ask))
     await turns(50)
@@ -391,12 +392,12 @@ async def test_two_hundred_threads_run_within_the_bounds(build: OpenHouse) -> No
     house.bench.add("look", look)
     plans = [house.plan(use("look"), say("fine"), tenant=1 + number % 3) for number in range(200)]
     await within(asyncio.gather(*map(house.engine.start, plans)))
-    await until(lambda: house.engine.running_count + house.engine.waiting_count == 0)
+    await eventually(lambda: house.engine.running_count + house.engine.waiting_count == 0)
 
     for plan in plans:
         assert (await house.row(plan.key)).state == ThreadState.COMPLETED
     assert most == 8
-    await until(lambda: left_over(house.engine) == {} and left_over(house.journal) == {})
+    await eventually(lambda: left_over(house.engine) == {} and left_over(house.journal) == {})
 
 
 # What goes wrong
@@ -416,7 +417,7 @@ async def test_a_damaged_log_is_left_alone_and_the_others_run(build: OpenHouse) 
         await second.committed(key, "execution_recovered")
         await second.cancel(key)
         await second.ended(key)
-    await until(lambda: second.engine.running_count == 0)
+    await eventually(lambda: second.engine.running_count == 0)
     reads = second.store.readers.reads
     second.clock.advance(60)
     await turns(100)

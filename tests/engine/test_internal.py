@@ -3,13 +3,14 @@
 import pytest
 
 from tests.engine.conftest import OpenHouse
-from tests.engine.handloop import turns, until, within
+from tests.engine.handloop import turns, within
 from tests.engine.house import House, left_over, say
 from tests.stores.kit import execute
+from tests.waiting import eventually
 from treadle_server.core import events as e
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.kinds import StopReason, ThreadState
-from treadle_server.engine.embedded import FAULT_SECONDS, FAULTS_MAX
+from treadle_server.engine.setbacks import FAULT_SECONDS, FAULTS_MAX
 from treadle_server.ports.log import ThreadKey
 
 INTERNAL = (ThreadState.FAILED, StopReason.INTERNAL)
@@ -28,8 +29,8 @@ def refuse(house: House, key: ThreadKey, *kinds: str) -> None:
 async def pass_faults(house: House, key: ThreadKey, count: int) -> None:
     """Lets so many drivers fail, one after the pause of the one before."""
     for number in range(1, count + 1):
-        await until(lambda number=number: house.engine._faults.get(key) == number)  # type: ignore[misc]
-        await until(lambda: house.engine.running_count == 0)
+        await eventually(lambda number=number: house.engine._setbacks._faults.get(key) == number)  # type: ignore[misc]
+        await eventually(lambda: house.engine.running_count == 0)
         await turns(20)
         house.clock.advance(FAULT_SECONDS * 2 ** (number - 1) + 0.1)
 
@@ -58,7 +59,7 @@ async def test_a_thread_is_ended_after_five_faults_in_a_row(build: OpenHouse) ->
     assert isinstance(ended, e.ThreadEnded)
     assert ended.error is not None
     assert "bug of ours" not in ended.error.message
-    await until(lambda: left_over(house.engine) == {})
+    await eventually(lambda: left_over(house.engine) == {})
     assert house.fatal == []
 
 
@@ -82,14 +83,14 @@ async def test_a_thread_whose_end_cannot_be_recorded_ends_by_its_row(build: Open
     assert refused.value.reason is Reason.INTERNAL
     assert await state_of(house, key) == INTERNAL
     assert "thread_ended" not in await house.kinds(key)
-    await until(lambda: left_over(house.engine) == {})
+    await eventually(lambda: left_over(house.engine) == {})
 
 
 async def test_a_cancels_grace_is_kept_though_the_driver_failed(build: OpenHouse) -> None:
     """The timer is armed at once, and not when the thread is tried again."""
     house, key = await failing(build, "message_completed")
-    await until(lambda: house.engine._faults.get(key) == 1)
-    await until(lambda: house.engine.running_count == 0)
+    await eventually(lambda: house.engine._setbacks._faults.get(key) == 1)
+    await eventually(lambda: house.engine.running_count == 0)
 
     await house.cancel(key)
 

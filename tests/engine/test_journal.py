@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from tests.engine.conftest import OpenHouse
-from tests.engine.handloop import turns, until, within
+from tests.engine.handloop import turns, within
 from tests.engine.house import House, left_over, say, use
 from tests.engine.workbench import Gate
 from tests.stores.disk import LARGE as LARGE_RECORD
 from tests.stores.disk import fill_the_disk, free_the_disk, refusal
+from tests.waiting import eventually
 from treadle_server.core import events as e
 from treadle_server.core import signals as s
 from treadle_server.core.errors import Reason, Refused
@@ -55,7 +56,7 @@ async def find_the_disk_full(house: House) -> None:
     await house.ended(key)
     await fill_the_disk(house.store)
     house.store.log.submit(Unit(key, await house.store.log.last_sequence(key), [LARGE_RECORD]))
-    await until(lambda: refusal(house.log) is not None)
+    await eventually(lambda: refusal(house.log) is not None)
 
 
 async def use_up_the_request_id(house: House) -> None:
@@ -91,7 +92,7 @@ async def test_signals_that_come_together_become_durable_together(build: OpenHou
 
     house.log.hold()
     asks = [asyncio.create_task(house.engine.ask(key, steer(house, text))) for text in "abc"]
-    await until(lambda: bool(house.log.waiting) and len(house.log.units[-1].records) == 3)
+    await eventually(lambda: bool(house.log.waiting) and len(house.log.units[-1].records) == 3)
     house.log.release()
     await within(asyncio.gather(*asks))
 
@@ -104,7 +105,7 @@ async def test_a_caller_who_goes_away_leaves_memory_and_log_equal(build: OpenHou
     key = await house.start(say("fine"))
     house.log.hold()
     call = asyncio.create_task(house.engine.ask(key, steer(house, "from one who left")))
-    await until(lambda: house.log.waiting == 1)
+    await eventually(lambda: house.log.waiting == 1)
 
     call.cancel()
     await turns()
@@ -114,7 +115,7 @@ async def test_a_caller_who_goes_away_leaves_memory_and_log_equal(build: OpenHou
 
     assert await inputs(house, key) == ["hello", "from one who left", "from another"]
     await assert_memory_is_the_log(house, key)
-    await until(lambda: left_over(house.journal) == {})
+    await eventually(lambda: left_over(house.journal) == {})
 
 
 async def test_a_caller_is_answered_only_after_the_commit(build: OpenHouse) -> None:
@@ -122,7 +123,7 @@ async def test_a_caller_is_answered_only_after_the_commit(build: OpenHouse) -> N
     key = await house.start(say("fine"))
     house.log.hold()
     call = asyncio.create_task(house.engine.ask(key, steer(house, "a")))
-    await until(lambda: house.log.waiting == 1)
+    await eventually(lambda: house.log.waiting == 1)
     await turns(100)
     assert not call.done()
 
@@ -135,7 +136,7 @@ async def test_a_refusal_is_told_only_once_what_it_was_judged_on_is_durable(buil
     key = await house.start(say("fine"))
     house.log.hold()
     cancel = asyncio.create_task(house.engine.ask(key, s.Cancel(house.clock.now())))
-    await until(lambda: house.log.waiting == 1)
+    await eventually(lambda: house.log.waiting == 1)
     late = asyncio.create_task(house.engine.ask(key, steer(house, "too late")))
     await turns(100)
     assert not late.done()
@@ -170,7 +171,7 @@ async def test_a_thread_whose_events_were_refused_is_driven_on(house: House) -> 
     await append_behind_its_back(house, key, "foreign")
 
     gate.open()
-    await until(lambda: house.engine.running_count == 0)
+    await eventually(lambda: house.engine.running_count == 0)
     house.clock.advance(1.1)
     row = await house.ended(key)
 
@@ -193,11 +194,11 @@ async def test_what_another_asked_in_vain_keeps_no_thread_from_running(house: Ho
         house.clock.now(), "approval-call-1-1", Decision.APPROVE, "users/bob", arguments_digest("{}")
     )
     asks = [asyncio.create_task(house.engine.ask(key, ask)) for ask in (decide, s.Resume(house.clock.now()))]
-    await until(lambda: house.log.waiting == 1)
+    await eventually(lambda: house.log.waiting == 1)
     await turns()
     cancel = s.Cancel(house.clock.now())
     in_vain = asyncio.create_task(house.engine.ask(key, cancel, request(house, "x")))
-    await until(lambda: house.log.waiting == 2)
+    await eventually(lambda: house.log.waiting == 2)
     house.log.release_one()
     await within(asyncio.gather(*asks))
     house.log.release()
@@ -219,10 +220,10 @@ async def test_a_driver_leaves_no_thread_for_what_was_asked_in_vain(house: House
     house.bench.add("pay", effect=Effect.AT_MOST_ONCE, approvers_needed=1)
     house.bench.add("look", hold)
     key = await house.start(use("pay", "look"), say("fine"))
-    await until(lambda: house.log.waiting == 1)
+    await eventually(lambda: house.log.waiting == 1)
     cancel = s.Cancel(house.clock.now())
     in_vain = asyncio.create_task(house.engine.ask(key, cancel, request(house, "x")))
-    await until(lambda: house.log.waiting == 2)
+    await eventually(lambda: house.log.waiting == 2)
     house.log.release_one()
     await within(house.reached(key, ThreadState.WAITING_APPROVAL))
     await turns()
@@ -242,12 +243,12 @@ async def test_a_running_thread_whose_head_was_refused_still_obeys_a_cancel(hous
     gate = Gate()
     house.bench.add("send", gate, Effect.AT_MOST_ONCE)
     key = await house.start(use("send"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     with pytest.raises(Refused):
         await within(house.engine.ask(key, steer(house, "in vain"), request(house, "x")))
 
     await house.cancel(key)
-    await until(lambda: gate.stops == 1)
+    await eventually(lambda: gate.stops == 1)
     house.clock.advance(1.1)
     row = await house.ended(key)
 
@@ -263,7 +264,7 @@ async def test_what_a_caller_asks_on_a_full_disk_is_refused_at_once_and_changes_
     gate = Gate()
     house.bench.add("look", gate)
     key = await house.start(use("look"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     await find_the_disk_full(house)
     units, now = len(house.log.units), house.clock.now()
 
@@ -290,7 +291,7 @@ async def test_what_needs_no_room_is_answered_on_a_full_disk(build: OpenHouse) -
     other = await house.start(say("fine"))
     await fill_the_disk(house.store)
     house.store.log.submit(Unit(other, await house.store.log.last_sequence(other), [LARGE_RECORD]))
-    await until(lambda: refusal(house.log) is not None)
+    await eventually(lambda: refusal(house.log) is not None)
 
     state = await within(house.engine.ask(key, s.Pause(house.clock.now())))  # as it is already
     with pytest.raises(Refused) as refused:
@@ -308,7 +309,7 @@ async def test_who_finds_the_disk_full_waits_some_time_and_is_told_that_it_may_s
     await fill_the_disk(house.store)
     row = request(house, f"threads/thread-{key.thread}")
     asked = asyncio.create_task(house.engine.ask(key, steer(house, LARGE), row))
-    await until(lambda: refusal(house.log) is not None)
+    await eventually(lambda: refusal(house.log) is not None)
     await turns()
     waits = asked.done()
 
@@ -316,7 +317,7 @@ async def test_who_finds_the_disk_full_waits_some_time_and_is_told_that_it_may_s
     with pytest.raises(Refused, match="may still take effect") as refused:
         await within(asked)
     await free_the_disk(house.store)
-    await until(lambda: refusal(house.log) is None)
+    await eventually(lambda: refusal(house.log) is None)
 
     assert waits is False
     assert refused.value.reason is Reason.DISK_FULL
@@ -324,7 +325,7 @@ async def test_who_finds_the_disk_full_waits_some_time_and_is_told_that_it_may_s
     assert await house.store.requests.find(1, "r1", now=house.clock.now()) == row
     with pytest.raises(Replayed):
         await within(house.engine.ask(key, steer(house, LARGE), row))
-    await until(lambda: left_over(house.journal) == {})
+    await eventually(lambda: left_over(house.journal) == {})
     await assert_memory_is_the_log(house, key)
 
 
@@ -333,12 +334,12 @@ async def test_who_goes_away_while_the_disk_is_full_leaves_nothing(build: OpenHo
     key = await house.start(say("fine"))
     await fill_the_disk(house.store)
     asked = asyncio.create_task(house.engine.ask(key, steer(house, LARGE)))
-    await until(lambda: refusal(house.log) is not None)
+    await eventually(lambda: refusal(house.log) is not None)
 
     asked.cancel()
     await free_the_disk(house.store)
 
-    await until(lambda: left_over(house.journal) == {})
+    await eventually(lambda: left_over(house.journal) == {})
     assert await inputs(house, key) == ["hello", LARGE]
 
 
@@ -354,7 +355,7 @@ async def test_a_decision_that_waited_for_room_brings_its_thread_on_though_nobod
         house.clock.now(), "approval-call-1-1", Decision.APPROVE, "users/bob", digest, message=LARGE
     )
     asked = asyncio.create_task(house.engine.ask(key, ask))
-    await until(lambda: refusal(house.log) is not None)
+    await eventually(lambda: refusal(house.log) is not None)
     house.clock.advance(WAIT_SECONDS)
     with pytest.raises(Refused):
         await within(asked)
@@ -371,11 +372,11 @@ async def test_results_of_calls_already_made_outlast_a_full_disk(house: House) -
     house.bench.add("pay", gate, Effect.AT_MOST_ONCE)
     house.bench.add("look", lambda _: _large())
     key = await house.start(use("pay", "look"), use("look"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     await find_the_disk_full(house)
 
     gate.open()
-    await until(lambda: house.store.committer.backlog > 1)
+    await eventually(lambda: house.store.committer.backlog > 1)
     house.clock.advance(700.0)  # longer than any call may take
     await turns(200)
     turns_made.append(house.bench.count("look"))
@@ -402,7 +403,7 @@ async def test_while_the_disk_is_full_one_cancel_of_a_thread_waits_and_others_ar
     key = await house.start(say("fine"))
     await fill_the_disk(house.store)
     waiting = [asyncio.create_task(house.engine.ask(key, steer(house, LARGE)))]
-    await until(lambda: refusal(house.log) is not None)
+    await eventually(lambda: refusal(house.log) is not None)
     waiting.append(asyncio.create_task(house.engine.ask(key, s.Cancel(house.clock.now()))))
     await turns()
     house.clock.advance(WAIT_SECONDS)
@@ -420,7 +421,7 @@ async def test_while_the_disk_is_full_one_cancel_of_a_thread_waits_and_others_ar
 
     assert told == [{"may_take_effect": "true"}] * 2
     assert (await house.ended(key)).state == ThreadState.CANCELLED
-    await until(lambda: not {"_left", "_background"} & left_over(house.engine).keys())
+    await eventually(lambda: not {"_left", "_background"} & left_over(house.engine).keys())
     assert (await house.kinds(key)).count("control_requested") == 1
 
 
@@ -428,7 +429,7 @@ async def test_who_waits_for_an_end_does_not_wait_for_room_without_bound(house: 
     gate = Gate(stubborn=True)
     house.bench.add("send", gate)
     key = await house.start(use("send"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     waiting = asyncio.create_task(house.engine.ended(key))
     await find_the_disk_full(house)
     before = waiting.done()
@@ -447,7 +448,7 @@ async def test_a_call_that_changes_nothing_is_refused_on_a_full_disk_and_not_rem
     gate = Gate(stubborn=True)
     house.bench.add("send", gate)
     key = await house.start(use("send"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     await house.cancel(key, grace_seconds=60)
     await find_the_disk_full(house)
 
@@ -465,7 +466,7 @@ async def test_a_cancel_ends_a_thread_on_a_full_disk(house: House) -> None:
     house.bench.add("send", gate, Effect.AT_MOST_ONCE)
     house.bench.add("look")
     key = await house.start(use("look", "send"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     await find_the_disk_full(house)
 
     await house.cancel(key)
@@ -482,11 +483,11 @@ async def test_a_call_whose_thread_is_cancelled_while_its_intent_waits_is_not_ma
     house.bench.add("look", gate)
     house.bench.add("pay", effect=Effect.AT_MOST_ONCE)
     key = await house.start(use("look"), use("pay"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     await find_the_disk_full(house)
     requests = (await house.kinds(key)).count("model_call_started")
     gate.open()
-    await until(lambda: house.store.committer.backlog > 1)
+    await eventually(lambda: house.store.committer.backlog > 1)
 
     await house.cancel(key)
     row = await house.ended(key)
@@ -502,7 +503,7 @@ async def test_a_thread_is_timed_out_on_a_full_disk(house: House) -> None:
     house.bench.add("look", gate)
     limits = Limits(timeout_micros=60_000_000)
     key = await house.start(use("look"), say("fine"), limits=limits)
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     await find_the_disk_full(house)
 
     house.clock.advance(61.0)
@@ -518,10 +519,10 @@ async def test_a_server_that_stops_on_a_full_disk_is_as_one_that_crashed(build: 
     gate = Gate()
     first.bench.add("look", gate)
     key = await first.start(use("look"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     await find_the_disk_full(first)
     gate.open()
-    await until(lambda: first.store.committer.backlog > 1)
+    await eventually(lambda: first.store.committer.backlog > 1)
     started = time.monotonic()
 
     await first.stop(seconds=0.2)
@@ -582,7 +583,7 @@ async def test_one_who_goes_away_while_a_thread_is_loaded_leaves_nothing_behind(
 
     opening.cancel()
 
-    await until(lambda: opening.done() and left_over(house.journal) == {})
+    await eventually(lambda: opening.done() and left_over(house.journal) == {})
     await assert_memory_is_the_log(house, key)
 
 
@@ -614,9 +615,9 @@ async def test_what_others_ask_does_not_share_the_unit_of_a_request(build: OpenH
     house.log.hold()
 
     replay = asyncio.create_task(house.engine.ask(key, steer(house, "first"), request(house, "x")))
-    await until(lambda: house.log.waiting == 1)
+    await eventually(lambda: house.log.waiting == 1)
     other = asyncio.create_task(house.engine.ask(key, steer(house, "second")))
-    await until(lambda: house.log.waiting == 2)
+    await eventually(lambda: house.log.waiting == 2)
     house.log.release()
 
     with pytest.raises(Replayed):
@@ -643,7 +644,7 @@ async def test_a_repeated_cancel_does_not_disturb_the_thread(house: House) -> No
     gate = Gate(stubborn=True)
     house.bench.add("look", gate)
     key = await house.start(use("look"), say("fine"))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     ask, row = s.Cancel(house.clock.now()), request(house, "x")
     await within(house.engine.ask(key, ask, row))
 
@@ -670,7 +671,7 @@ async def test_a_thread_that_cannot_be_made_is_not_there(house: House) -> None:
 
     assert refused.value.reason is Reason.RESOURCE_EXISTS
     assert await house.events(start.key) == []
-    await until(lambda: left_over(house.journal) == {} and left_over(house.engine) == {})
+    await eventually(lambda: left_over(house.journal) == {} and left_over(house.engine) == {})
 
 
 async def test_the_same_start_a_hundred_times_at_once_makes_one_thread(house: House) -> None:

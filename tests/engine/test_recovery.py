@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Sequence
 
 from tests.engine.conftest import OpenHouse
-from tests.engine.handloop import turns, until, within
+from tests.engine.handloop import turns, within
 from tests.engine.house import House, left_over, say, use
 from tests.engine.workbench import answer
+from tests.waiting import eventually
 from treadle_server.core.accept import advance, begin_ready
 from treadle_server.core.draft import Draft
 from treadle_server.core.kinds import Effect, ThreadState
@@ -49,7 +50,7 @@ async def test_a_thousand_unfinished_threads_are_all_taken_up_those_first_that_r
 
     second = await build(bounds=Bounds(server_max=20))
     assert await second.recover() == 1000
-    await until(lambda: second.engine.running_count + second.engine.waiting_count == 0)
+    await eventually(lambda: second.engine.running_count + second.engine.waiting_count == 0)
 
     first_seen = list(dict.fromkeys(unit.key for unit in second.log.units))
     assert {*first_seen} == {start.key for start in starts}
@@ -57,7 +58,7 @@ async def test_a_thousand_unfinished_threads_are_all_taken_up_those_first_that_r
     assert await second.store.threads.unfinished(after=0, limit=10) == []
     for start in starts[::50]:
         await second.check_ended(start.key)
-    await until(lambda: left_over(second.engine) == {} and left_over(second.journal) == {})
+    await eventually(lambda: left_over(second.engine) == {} and left_over(second.journal) == {})
 
 
 async def test_a_session_goes_on_with_the_thread_that_held_it(build: OpenHouse) -> None:
@@ -115,7 +116,7 @@ async def test_a_thread_that_came_before_the_recovery_gives_way_to_the_holder_of
     await second.ended(holder)
     second.clock.advance(1.1)
     assert (await second.ended(newcomer)).state == ThreadState.COMPLETED
-    await until(lambda: left_over(second.engine) == {})
+    await eventually(lambda: left_over(second.engine) == {})
 
 
 async def test_a_recovery_that_is_interrupted_is_done_by_the_next(build: OpenHouse) -> None:

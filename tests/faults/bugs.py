@@ -25,7 +25,8 @@ class Bug:
     """Names of invariants that should say so."""
 
 
-_COMMITTER = "stores/sqlite/committer.py"
+_TRANSACTIONS = "stores/sqlite/transactions.py"
+_DELIVERY = "stores/sqlite/delivery.py"
 _BEFORE_COMMIT = """            if failpoints.ACTIVE:
                 _pass_requests("request.before", batch)
 """
@@ -47,17 +48,17 @@ BUGS: tuple[Bug, ...] = (
         "publish before commit",
         (
             Edit(
-                _COMMITTER,
+                _TRANSACTIONS,
                 _BEFORE_COMMIT,
-                "            self._post(self._tell, list(batch))\n" + _BEFORE_COMMIT,
+                "            self._delivery.post(self._delivery.tell, list(batch))\n" + _BEFORE_COMMIT,
             ),
             Edit(
-                _COMMITTER,
+                _DELIVERY,
                 "    def _deliver(self, batch: Sequence[WorkTicket]) -> None:\n",
-                "    def _tell(self, batch: Sequence[WorkTicket]) -> None:\n",
+                "    def tell(self, batch: Sequence[WorkTicket]) -> None:\n",
             ),
             Edit(
-                _COMMITTER,
+                _DELIVERY,
                 "        for ticket in batch:\n            ticket.resolve()\n",
                 "\n    def _deliver(self, batch: Sequence[WorkTicket]) -> None:\n"
                 "        for ticket in batch:\n            ticket.resolve()\n",
@@ -70,9 +71,9 @@ BUGS: tuple[Bug, ...] = (
         "acknowledge before commit",
         (
             Edit(
-                _COMMITTER,
+                _TRANSACTIONS,
                 _BEFORE_COMMIT,
-                "            for ticket in batch:\n                self._post(ticket.resolve)\n"
+                "            for ticket in batch:\n                self._delivery.post(ticket.resolve)\n"
                 + _BEFORE_COMMIT,
             ),
         ),
@@ -99,10 +100,12 @@ BUGS: tuple[Bug, ...] = (
                 "            pass\n",
             ),
             Edit(
-                _COMMITTER, "import REFUSALS, needs_savepoint", "import REFUSALS, needs_savepoint, remember"
+                _TRANSACTIONS,
+                "import REFUSALS, needs_savepoint",
+                "import REFUSALS, needs_savepoint, remember",
             ),
             Edit(
-                _COMMITTER,
+                _TRANSACTIONS,
                 _AFTER_COMMIT,
                 _AFTER_COMMIT
                 + """        for ticket in batch:
@@ -202,7 +205,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "no group commit",
-        (Edit(_COMMITTER, "while byte_count < BYTES_MAX and", "while byte_count < 0 and"),),
+        (Edit(_TRANSACTIONS, "while byte_count < BYTES_MAX and", "while byte_count < 0 and"),),
         ("test_two_hundred_threads.py",),
     ),
     Bug(

@@ -11,8 +11,9 @@ from tests.faults.callers import Callers
 from tests.faults.history import History, check
 from tests.faults.kills import Kills
 from tests.faults.ledger import DONE, MODEL
-from tests.faults.site import Site, eventually
+from tests.faults.site import PATIENCE_SECONDS, Site
 from tests.faults.watching import SeenOfAll, watch_all
+from tests.waiting import eventually
 
 CLIENT_SECONDS = 300.0
 """A caller who waits for an answer is interrupted by many kills in a row."""
@@ -64,7 +65,7 @@ async def run(folder: Path, prepared: Path, plan: Round) -> Figures:
             callers = Callers(client, channel, history, plan.seed, google=plan.google)
             chance, of_all = random.Random(plan.seed), SeenOfAll()
             watcher = asyncio.create_task(watch_all(of_all, channel, lambda: chance.randint(50, 500)))
-            await eventually(lambda: bool(of_all.cursor))
+            await eventually(lambda: bool(of_all.cursor), seconds=PATIENCE_SECONDS)
 
             def enough() -> bool:
                 return callers.made >= plan.threads and killing.done()
@@ -89,7 +90,7 @@ async def _catch_up(of_all: SeenOfAll, history: History) -> None:
     """Waits until the watcher of all threads was sent as much as there is."""
     total = sum(map(len, history.logs.values()))
     try:
-        await eventually(lambda: of_all.event_count >= total)
+        await eventually(lambda: of_all.event_count >= total, seconds=PATIENCE_SECONDS)
     except AssertionError:
         history.failures.append(f"the watcher of all was sent {of_all.event_count} of {total} events")
     for seen in of_all.threads.values():

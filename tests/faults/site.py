@@ -3,8 +3,6 @@
 import asyncio
 import shutil
 import socket
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +19,6 @@ STRICT_AGENT = "strict"
 """Fails where the other one tells its model that an outcome is unknown."""
 GOOGLE_AGENT = "google"
 """Calls the world's model over HTTP."""
-LOOK_SECONDS = 0.01
 PATIENCE_SECONDS = 60.0
 _CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),
@@ -119,16 +116,3 @@ async def make_agents(client: Client) -> None:
         await client.create_agent(
             name, model=model, tool_groups=[GROUP, "toolGroups/builtin"], on_unknown_outcome=policy
         )
-
-
-async def eventually(
-    condition: Callable[[], Awaitable[bool]] | Callable[[], bool], seconds: float = PATIENCE_SECONDS
-) -> None:
-    """Returns once the condition holds; fails when it does not within the time."""
-    deadline = time.monotonic() + seconds
-    while True:
-        holds = condition()
-        if await holds if isinstance(holds, Awaitable) else holds:
-            return
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {condition}"
-        await asyncio.sleep(LOOK_SECONDS)

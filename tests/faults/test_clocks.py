@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from tests.faults.shim.place import Place, eventually
+from tests.faults.shim.place import Place
 from tests.faults.shim.wall_clock import WallClock
+from tests.waiting import eventually
 from treadle import AgentLimits, Client, Thread, ThreadEvent
 from treadle_server.clock import LEAD, SteadyClock
 

@@ -14,8 +14,9 @@ import pytest_asyncio
 
 from tests.faults.history import Acknowledged, History, check
 from tests.faults.scripts import script
-from tests.faults.site import AGENT, Site, eventually
+from tests.faults.site import AGENT, Site
 from tests.faults.watching import Seen, executing, watch, watching
+from tests.waiting import eventually
 from treadle import Client, DeadlineExceeded, Thread
 from treadle.errors import THREAD_KEY
 

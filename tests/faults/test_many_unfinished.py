@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.site import eventually
+from tests.faults.site import PATIENCE_SECONDS
 from tests.server_process import ServerProcess
+from tests.waiting import eventually
 from treadle import Client, Thread
 from treadle_server.clock import SteadyClock
 from treadle_server.core.accept import advance, begin_ready
@@ -90,7 +91,7 @@ async def test_unfinished_threads_are_served_at_once_and_soon_driven(tmp_path: P
         served = time.monotonic() - began
         async with Client(server.address, api_key="") as client:
             assert (await client.get_thread("t1")).state == Thread.RUNNING
-            await eventually(partial(_all_taken_up, path, count))
+            await eventually(partial(_all_taken_up, path, count), seconds=PATIENCE_SECONDS)
             driven = time.monotonic() - began
             assert (await client.get_server_info()).statistics.running_thread_count == count
     finally:

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.scripts import script
-from tests.faults.site import AGENT, Site, eventually
+from tests.faults.site import AGENT, Site
 from tests.server_process import ServerProcess
+from tests.waiting import eventually
 from treadle import TreadleError
-from treadle_server.app import EXIT_FENCED, EXIT_IO_ERROR, EXIT_UNUSABLE
+from treadle_server.leaving import EXIT_FENCED, EXIT_IO_ERROR, EXIT_UNUSABLE
 from treadle_server.overdue import EXIT_OVERDUE
 
 ROOT = Path(__file__).parents[2]

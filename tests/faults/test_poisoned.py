@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.faults.poison_server import GROUP
-from tests.faults.site import eventually
 from tests.server_process import ServerProcess
+from tests.waiting import eventually
 from treadle import Client, Retry, Thread
 
 SIGKILLED = -9
-DEATHS_MAX = 20
-PATIENCE_SECONDS = 200.0
+DEATHS_MAX = 7
+PATIENCE_SECONDS = 90.0
 _RETRY = Retry(first_delay_seconds=0.02, delay_seconds_max=0.1, call_seconds_max=60, stream_seconds_max=60)
 DEADLY = {"turns": [{"calls": [{"name": "taste", "arguments": {"deadly": True}}]}, {"text": "never said"}]}
 
@@ -48,7 +48,7 @@ async def all_ended(client: Client, names: list[str]) -> dict[str, Thread]:
                 found[name] = thread
         return True
 
-    await eventually(over, PATIENCE_SECONDS)
+    await eventually(over, seconds=PATIENCE_SECONDS)
     return found
 
 
@@ -61,7 +61,7 @@ class Keeper:
 
     async def keep(self) -> None:
         while True:
-            await eventually(lambda: not self._server.running, 600)
+            await eventually(lambda: not self._server.running, seconds=600)
             assert await asyncio.to_thread(self._server.wait) == SIGKILLED
             self.deaths += 1
             assert self.deaths < DEATHS_MAX

@@ -11,8 +11,9 @@ import pytest
 
 from tests.faults.history import Acknowledged, History, check
 from tests.faults.scripts import script
-from tests.faults.site import AGENT, Site, eventually
+from tests.faults.site import AGENT, Site
 from tests.faults.watching import Seen, watch, watching
+from tests.waiting import eventually
 from treadle import Action, Client, Thread, Unavailable
 from treadle.errors import error_of
 

@@ -10,8 +10,9 @@ import pytest
 from tests.faults.history import Acknowledged, History, check
 from tests.faults.normal_form import normal_form
 from tests.faults.scripts import Script, script
-from tests.faults.site import AGENT, Site, eventually
+from tests.faults.site import AGENT, PATIENCE_SECONDS, Site
 from tests.faults.store_figures import event_count
+from tests.waiting import eventually
 from treadle import Client, Thread, ThreadEvent
 
 THREADS = 12
@@ -38,7 +39,7 @@ async def run(folder: Path, prepared: Path, how: signal.Signals | None, ends: in
             acknowledged = list(await asyncio.gather(*(create(client, number) for number in range(THREADS))))
             for place in range(ends):
                 goal = event_count(site.db) + 7 + place % 5
-                await eventually(partial(_has_events, site.db, goal))
+                await eventually(partial(_has_events, site.db, goal), seconds=PATIENCE_SECONDS)
                 assert how is not None
                 site.server.signal(how)
                 assert await site.ended() == EXIT_CODES[how]

@@ -16,14 +16,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.faults.scripts import script
 from tests.faults.shim.rules import Action, FaultyDisk, File, Operation, Rule
-from tests.faults.site import AGENT, Site, eventually
+from tests.faults.site import AGENT, Site
 from tests.faults.watching import threads as calls
 from tests.server_process import ServerProcess
+from tests.waiting import eventually
 from treadle import Client, Thread, TreadleError
 from treadle.v1.agent_pb2 import AgentLimits
 from treadle.v1.thread_service_pb2 import WatchThreadRequest
-from treadle_server.app import OVERDUE_SECONDS, STOP_SECONDS
-from treadle_server.overdue import EXIT_OVERDUE
+from treadle_server.overdue import EXIT_OVERDUE, OVERDUE_SECONDS
+from treadle_server.rpc.server import STOP_SECONDS
 
 DRAIN_SECONDS = 1
 BRIEF = {"TREADLE_DRAIN_SECONDS": str(DRAIN_SECONDS)}

@@ -12,12 +12,13 @@ import pytest
 
 from tests.faults.scripts import script
 from tests.faults.shim.claims import Claims
-from tests.faults.shim.place import AGENT, NO_RETRY, Place, eventually, make_agent, paths, prepare
+from tests.faults.shim.place import AGENT, NO_RETRY, Place, make_agent, paths, prepare
 from tests.faults.shim.power_loss import Disk, Files, Model
 from tests.faults.shim.rebuilt import problems_of, read_files, write_files
 from tests.faults.shim.rules import STORED, Action, FaultyDisk, File, Operation, Rule
 from tests.faults.shim.scenario import Report, play, problems, read, unfinished
 from tests.faults.shim.trace import read_trace
+from tests.waiting import eventually
 from treadle import Action as ToolAction
 from treadle import Client, ResourceExhausted, Thread, ThreadEvent
 

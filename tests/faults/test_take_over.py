@@ -1,13 +1,15 @@
 """A frozen server is replaced; when it thaws it can do nothing more, and nobody was told otherwise."""
 
 import asyncio
+import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import grpc
@@ -16,10 +18,11 @@ import pytest
 from tests.faults.history import Acknowledged, History, check
 from tests.faults.scripts import script
 from tests.faults.shim.rules import Action, FaultyDisk, File, Operation, Rule
-from tests.faults.site import AGENT, Site, eventually
+from tests.faults.site import AGENT, Site
 from tests.faults.tool_server import WORLD_VARIABLE
 from tests.faults.watching import threads as calls
 from tests.server_process import ServerProcess
+from tests.waiting import eventually
 from treadle import Action as ToolAction
 from treadle import Client, Retry, Thread
 from treadle.calls import controls
@@ -135,13 +138,36 @@ async def test_a_frozen_server_with_two_hundred_threads_is_replaced_and_does_not
     assert statuses == {ToolAction.UNKNOWN: SENDERS, ToolAction.SUCCEEDED: THREADS}
 
 
+async def freeze_between_changes(site: Site) -> None:
+    """One that is frozen within a change cannot be replaced, only ended."""
+
+    async def frozen() -> bool:
+        site.server.signal(signal.SIGSTOP)
+        await asyncio.to_thread(os.waitid, os.P_PID, site.server.pid, os.WSTOPPED | os.WNOWAIT)
+        if can_be_changed(site.db):
+            return True
+        site.server.signal(signal.SIGCONT)
+        return False
+
+    await eventually(frozen)
+
+
+def can_be_changed(path: Path) -> bool:
+    with closing(sqlite3.connect(path, timeout=0)) as database:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+    return True
+
+
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "well"])
 async def test_a_server_that_writes_nothing_notices_too_that_it_was_replaced(
     site: Site, frozen: bool
 ) -> None:
     await site.start()
     if frozen:
-        site.server.signal(signal.SIGSTOP)
+        await freeze_between_changes(site)
 
     with heir_of(site) as heir:
         await asyncio.to_thread(heir.start)

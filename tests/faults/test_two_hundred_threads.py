@@ -11,9 +11,10 @@ import pytest
 
 from tests.faults.history import Acknowledged, History, check
 from tests.faults.scripts import script
-from tests.faults.site import AGENT, Site, eventually
+from tests.faults.site import AGENT, PATIENCE_SECONDS, Site
 from tests.faults.store_figures import event_count
 from tests.faults.watching import Seen, SeenOfAll, watch, watch_all, watching
+from tests.waiting import eventually
 from treadle import Client, Thread
 
 TURNS = (("look", "save"), ("send",), ("save", "look"), ("send", "look"), ("look",), ("save",)) * 2
@@ -29,6 +30,7 @@ class Commits:
     """Of lives of a server that were measured; no event is counted whose commit may not be."""
 
     commits: int = 0
+    units: int = 0
     events: int = 0
     _base: int = 0
 
@@ -37,7 +39,9 @@ class Commits:
 
     async def end(self, site: Site, client: Client) -> None:
         self.events += event_count(site.db) - self._base
-        self.commits += (await client.get_server_info()).statistics.commit_count
+        statistics = (await client.get_server_info()).statistics
+        self.commits += statistics.commit_count
+        self.units += statistics.unit_count
 
 
 async def create(client: Client, number: int, chance: random.Random) -> Acknowledged:
@@ -68,7 +72,7 @@ async def kill_again_and_again(site: Site, client: Client, kills: int) -> Commit
     for _ in range(kills):
         commits.begin(site)
         goal = event_count(site.db) + EVENTS_BETWEEN_KILLS
-        await eventually(partial(_has_events, site.db, goal))
+        await eventually(partial(_has_events, site.db, goal), seconds=PATIENCE_SECONDS)
         await commits.end(site, client)
         await site.restart()
     return commits
@@ -80,7 +84,9 @@ def _has_events(db: Path, goal: int) -> bool:
 
 async def caught_up(seen: SeenOfAll, history: History) -> list[Seen]:
     """What the watcher of all threads was sent, once that is as much as there is."""
-    await eventually(lambda: seen.event_count >= sum(map(len, history.logs.values())))
+    await eventually(
+        lambda: seen.event_count >= sum(map(len, history.logs.values())), seconds=PATIENCE_SECONDS
+    )
     for each in seen.threads.values():
         each.complete = True
     return list(seen.threads.values())
@@ -97,7 +103,7 @@ async def test_no_thread_is_lost_under_kills_and_watchers_that_come_and_go(
     chance, seen_of_all = random.Random(threads), SeenOfAll()
     async with site.client() as client, site.channel() as channel:
         of_all = asyncio.create_task(watch_all(seen_of_all, channel, lambda: chance.randint(100, 1000)))
-        await eventually(lambda: bool(seen_of_all.cursor))
+        await eventually(lambda: bool(seen_of_all.cursor), seconds=PATIENCE_SECONDS)
         creating = [asyncio.create_task(create(client, number, chance)) for number in range(threads)]
         watching_some = [
             asyncio.create_task(watch_some(channel, number, creating[number::watchers]))
@@ -121,4 +127,5 @@ async def test_no_thread_is_lost_under_kills_and_watchers_that_come_and_go(
     recoveries = sum(event.HasField("execution_recovered") for log in history.logs.values() for event in log)
     assert recoveries > threads
     assert commits.events >= EVENTS_BETWEEN_KILLS * kills
+    assert commits.commits < 0.75 * commits.units
     assert commits.commits < commits.events / 3

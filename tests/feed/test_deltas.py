@@ -3,10 +3,11 @@
 import pytest
 
 from tests.engine.conftest import OpenHouse
-from tests.engine.handloop import turns, until, within
+from tests.engine.handloop import turns, within
 from tests.engine.house import House, left_over, say, use
 from tests.engine.workbench import Gate, HandModel, answer
 from tests.feed.reading import ENDED, Reader, message, read, said, writer
+from tests.waiting import eventually
 from treadle_server.core import events as e
 from treadle_server.core.kinds import DeltaKind
 from treadle_server.core.values import Fault
@@ -62,7 +63,7 @@ async def test_pieces_that_come_together_are_shown_as_one(house: House) -> None:
     log = writer(house)
     reader = read(house, log.key, fresh=True, deltas=True)
     await log.inputs("hello")
-    await until(lambda: len(reader.items) == 1)
+    await eventually(lambda: len(reader.items) == 1)
     for word in ("once ", "upon ", "a ", "time"):
         piece(house, log.key, word)
     await turns()
@@ -108,7 +109,7 @@ async def test_who_comes_late_gets_the_text_so_far(house: House, watched: bool) 
     await shown(house)
     late = read(house, log.key, 1, deltas=True)
     behind = read(house, log.key, 0, deltas=True)
-    await until(lambda: bool(late.items) and len(behind.items) >= 2)
+    await eventually(lambda: bool(late.items) and len(behind.items) >= 2)
     assert late.texts("model-1") == behind.texts("model-1") == "once upon "
 
     piece(house, log.key, "a time")
@@ -178,7 +179,7 @@ async def test_pieces_wait_until_the_subscriber_has_what_came_before(house: Hous
     await log.inputs(*(f"text {number}" for number in range(200)))
     piece(house, log.key, "new")
     reader = read(house, log.key, 0, deltas=True)
-    await until(lambda: len(reader.items) == 201)
+    await eventually(lambda: len(reader.items) == 201)
 
     assert reader.kinds == ["input_received"] * 200 + ["message_delta"]
     await reader.stop()
@@ -197,14 +198,14 @@ async def test_a_model_that_goes_on_after_it_was_given_up_shows_nothing_more(bui
     plan = house.plan(model="hand:x")
     reader = read(house, plan.key, fresh=True, deltas=True)
     await within(house.engine.start(plan))
-    await until(lambda: gate.inside == 1)
+    await eventually(lambda: gate.inside == 1)
     house.clock.advance(0.1)
-    await until(lambda: "message_delta" in reader.kinds)
+    await eventually(lambda: "message_delta" in reader.kinds)
     await house.cancel(plan.key)
     house.clock.advance(5.1)
     await reader.end()
     gate.open()
-    await until(lambda: gate.inside == 0)
+    await eventually(lambda: gate.inside == 0)
     await turns()
 
     assert reader.texts("model-1") == "seen"

@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from tests.engine.conftest import OpenHouse
-from tests.engine.handloop import turns, until, within
+from tests.engine.handloop import turns, within
 from tests.engine.house import House, left_over, say, use
 from tests.engine.workbench import answer
 from tests.feed.reading import ENDED, Reader, Writer, read, said, writer
+from tests.waiting import eventually
 from treadle_server.core import signals as s
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.feed.feed import BATCH_BYTES_MAX, BATCH_EVENTS_MAX
@@ -24,7 +25,7 @@ async def filled(house: House, count: int) -> Writer:
 
 
 async def got(reader: Reader, count: int) -> None:
-    await until(lambda: len(reader.items) >= count)
+    await eventually(lambda: len(reader.items) >= count)
 
 
 @pytest.mark.parametrize("after", [0, 1, 57, 119, 120])
@@ -92,14 +93,14 @@ async def test_a_subscriber_at_the_head_costs_no_read_of_the_store(build: OpenHo
     house = await build(heartbeat_seconds=15)
     log = await filled(house, 10)
     reader = read(house, log.key, after=10)
-    await until(lambda: house.store.readers.reads >= 2)
+    await eventually(lambda: house.store.readers.reads >= 2)
     await turns(50)
     reads = house.store.readers.reads
 
     for _ in range(20):
         await log.inputs("new")
     house.clock.advance(20)
-    await until(lambda: reader.kinds[-1:] == ["heartbeat"])
+    await eventually(lambda: reader.kinds[-1:] == ["heartbeat"])
     house.feed.delta(log.key, "model-1", 1, 1, "a piece")  # type: ignore[arg-type]
     house.clock.advance(0.1)
     await turns(50)
@@ -163,7 +164,7 @@ async def test_only_the_kinds_that_were_asked_for_come_and_the_end_is_known_all_
 async def test_nothing_is_delivered_before_it_is_committed(house: House) -> None:
     log = await filled(house, 5)
     readers = [read(house, log.key, after) for after in (0, 5)]
-    await until(lambda: readers[0].sequences == [1, 2, 3, 4, 5])
+    await eventually(lambda: readers[0].sequences == [1, 2, 3, 4, 5])
     house.log.hold()
     ticket = log.append(said("held"))
     await turns(200)
@@ -171,7 +172,7 @@ async def test_nothing_is_delivered_before_it_is_committed(house: House) -> None
 
     house.log.release()
     await within(ticket.wait())
-    await until(lambda: all(reader.sequences[-1:] == [6] for reader in readers))
+    await eventually(lambda: all(reader.sequences[-1:] == [6] for reader in readers))
     for reader in readers:
         await reader.stop()
 
@@ -241,7 +242,7 @@ async def test_a_drain_reaches_a_subscriber_whatever_it_is_doing(house: House, a
     reader = read(house, log.key, 3)
     await turns(after_turns)
     if after_turns > 8:
-        await until(lambda: house.store.readers.reads >= 2)
+        await eventually(lambda: house.store.readers.reads >= 2)
 
     house.feed.drain()
 
@@ -290,7 +291,7 @@ async def test_a_subscription_closed_twice_or_read_after_its_end_stays_ended(hou
 async def test_the_tail_is_dropped_with_its_last_subscriber(house: House) -> None:
     log = await filled(house, 3)
     one, other = read(house, log.key), read(house, log.key)
-    await until(lambda: len(one.items) == len(other.items) == 3)
+    await eventually(lambda: len(one.items) == len(other.items) == 3)
     await one.stop()
     await log.inputs("seen by one")
     await got(other, 4)

@@ -7,12 +7,13 @@ from itertools import pairwise
 import pytest
 
 from tests.engine.conftest import OpenHouse
-from tests.engine.handloop import turns, until, within
+from tests.engine.handloop import turns, within
 from tests.engine.house import House, left_over
 from tests.feed.reading import Writer, said, writer
+from tests.waiting import eventually
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.feed.tenants import CommitFeed
-from treadle_server.ports.catalogue import CommitPage, CommitRow
+from treadle_server.ports.catalogue.commits import CommitPage, CommitRow
 from treadle_server.ports.log import ThreadKey
 from treadle_server.stores.sqlite.commits import POSITIONS_MAX
 
@@ -45,7 +46,7 @@ class Follower:
         await asyncio.gather(self.task, return_exceptions=True)
 
     async def got(self, count: int) -> None:
-        await until(lambda: len(self.rows) >= count)
+        await eventually(lambda: len(self.rows) >= count)
 
     @property
     def spans(self) -> dict[ThreadKey, list[tuple[int, int]]]:
@@ -131,7 +132,7 @@ async def test_nothing_comes_before_it_is_committed(house: House) -> None:
 
 
 async def sign_of_life(follower: Follower, count: int) -> None:
-    await until(lambda: len(follower.pages) >= count)
+    await eventually(lambda: len(follower.pages) >= count)
 
 
 async def test_an_idle_stream_gives_signs_of_life_with_its_position(house: House) -> None:
@@ -139,7 +140,7 @@ async def test_an_idle_stream_gives_signs_of_life_with_its_position(house: House
     await writer(house, tenant=2).inputs("noise")
     follower = Follower(feed, 1).start()
     reads = house.store.readers.reads
-    await until(lambda: house.store.readers.reads >= reads + 2)
+    await eventually(lambda: house.store.readers.reads >= reads + 2)
 
     for count in (1, 2, 3):
         await turns(200)

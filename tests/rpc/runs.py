@@ -102,13 +102,6 @@ async def ended(rig: Rig, name: str) -> Any:
     return await get(rig, name)
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Returns once something has come about that no event tells."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not holds():  # noqa: ASYNC110 - other tasks or threads bring it about
-            await asyncio.sleep(0.002)
-
-
 def kinds(events: Sequence[Event]) -> list[str]:
     return [str(event.WhichOneof("payload")) for event in events]
 

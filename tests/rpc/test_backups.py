@@ -9,6 +9,7 @@ import pytest
 from tests.rpc.failures import failure_of
 from tests.rpc.rig import Rig, bearer, make_key, running
 from tests.stores.kit import HandClock, execute
+from tests.waiting import eventually
 from treadle.v1 import admin_service_pb2
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.backup import Copy
@@ -125,7 +126,7 @@ class HeldCopies:
 
 
 class Remembered:
-    """Implements `ports.catalogue.Requests`."""
+    """Implements `ports.catalogue.requests.Requests`."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[int, str], RequestRow] = {}
@@ -150,15 +151,9 @@ def backups(copies: HeldCopies, remembered: Remembered) -> Backups:
     return Backups(copies, BackupMessages(), Replays(remembered, clock), clock)
 
 
-async def until_making(copies: HeldCopies) -> None:
-    async with asyncio.timeout(10):
-        while not copies.made:  # noqa: ASYNC110 - what it asks is done by another task
-            await asyncio.sleep(0)
-
-
 async def test_another_backup_is_refused_while_one_is_made(backups: Backups, copies: HeldCopies) -> None:
     making = asyncio.ensure_future(backups.create(1, ASKED, backup_id="one"))
-    await until_making(copies)
+    await eventually(lambda: bool(copies.made))
 
     for tenant, asked in ((1, NAMELESS), (1, Asked("me", "CreateBackup", "r2", b"digest")), (2, ASKED)):
         with pytest.raises(Refused) as refused:
@@ -174,7 +169,7 @@ async def test_a_caller_who_leaves_does_not_end_it_and_finds_it_again(
     backups: Backups, copies: HeldCopies
 ) -> None:
     gone = asyncio.ensure_future(backups.create(1, ASKED, backup_id="one"))
-    await until_making(copies)
+    await eventually(lambda: bool(copies.made))
     gone.cancel()
     await asyncio.gather(gone, return_exceptions=True)
 
@@ -188,7 +183,7 @@ async def test_a_caller_who_leaves_does_not_end_it_and_finds_it_again(
 
 async def test_a_stop_ends_the_one_that_is_made(backups: Backups, copies: HeldCopies) -> None:
     making = asyncio.ensure_future(backups.create(1, ASKED, backup_id="one"))
-    await until_making(copies)
+    await eventually(lambda: bool(copies.made))
 
     await backups.stop()
 

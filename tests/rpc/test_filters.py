@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.catalogue import Operator
+from treadle_server.ports.catalogue.thread_queries import Operator
 from treadle_server.rpc.filter_fields import (
     EQUALITY,
     Choice,

@@ -1,7 +1,7 @@
 """What every call goes through, with servicers that behave well and badly."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from tests.rpc.failures import failure_of
 from tests.rpc.wired import AGENTS, THREADS, Wired, wired
+from tests.waiting import eventually
 from treadle.v1 import agent_pb2, agent_service_pb2, thread_service_pb2
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.log import Fenced, Replayed, StoreFailed
@@ -76,13 +77,6 @@ class Held:
             raise
         finally:
             self.open -= 1
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Returns once it holds; fails after some seconds."""
-    async with asyncio.timeout(10):
-        while not holds():  # noqa: ASYNC110 - grpc has no event for it
-            await asyncio.sleep(0.002)
 
 
 async def drained(stream: Any) -> list[bytes]:
@@ -195,15 +189,15 @@ async def test_a_caller_who_leaves_cancels_the_call_and_frees_its_place() -> Non
     async with wired((AGENTS, held), (THREADS, held)) as found:
         unary = found.unary(GET_AGENT)(GET)
         stream = found.stream(WATCH_THREAD)(WATCH)
-        await until(lambda: held.open == 2)
+        await eventually(lambda: held.open == 2)
         admission = found.doorway.admission
         assert (admission.calls.count, admission.streams.count) == (1, 1)
 
         unary.cancel()
         stream.cancel()
 
-        await until(lambda: held.cancelled == 2)
-        await until(lambda: admission.calls.count == admission.streams.count == 0)
+        await eventually(lambda: held.cancelled == 2)
+        await eventually(lambda: admission.calls.count == admission.streams.count == 0)
 
 
 async def test_a_deadline_ends_the_call(caplog: pytest.LogCaptureFixture) -> None:
@@ -212,7 +206,7 @@ async def test_a_deadline_ends_the_call(caplog: pytest.LogCaptureFixture) -> Non
     async with wired((AGENTS, held)) as found:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await found.unary(GET_AGENT)(GET, timeout=0.05)
-        await until(lambda: held.cancelled == 1)
+        await eventually(lambda: held.cancelled == 1)
 
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert errors_in(caplog) == []
@@ -225,11 +219,11 @@ async def test_too_many_calls_are_refused_with_when_to_come_again() -> None:
     async with wired((AGENTS, held), (THREADS, held), admission=admission) as found:
         call = found.unary(GET_AGENT)
         held_calls = [asyncio.ensure_future(call(GET)) for _ in range(2)]
-        await until(lambda: held.open == 2)
+        await eventually(lambda: held.open == 2)
 
         by_tenant = await failure_of(call(GET))
         other = asyncio.ensure_future(call(GET, metadata=(("tenant", "2"),)))
-        await until(lambda: held.open == 3)
+        await eventually(lambda: held.open == 3)
         by_server = await failure_of(call(GET, metadata=(("tenant", "3"),)))
 
         for failure, limit in ((by_tenant, "2"), (by_server, "3")):
@@ -249,7 +243,7 @@ async def test_calls_that_wait_count_as_streams_and_not_as_calls() -> None:
 
     async with wired((AGENTS, held), (THREADS, held), admission=admission) as found:
         waiting = asyncio.ensure_future(found.unary("ThreadService/ExecuteAgent")(execute))
-        await until(lambda: held.open == 1)
+        await eventually(lambda: held.open == 1)
 
         failure = await failure_of(drained(found.stream(WATCH_THREAD)(WATCH)))
 
@@ -264,7 +258,7 @@ async def test_a_draining_server_takes_no_calls_and_lets_the_others_end() -> Non
 
     async with wired((AGENTS, held)) as found:
         under_way = asyncio.ensure_future(found.unary(GET_AGENT)(GET))
-        await until(lambda: held.open == 1)
+        await eventually(lambda: held.open == 1)
         found.doorway.admission.draining = True
 
         failure = await failure_of(found.unary(GET_AGENT)(GET))
@@ -302,7 +296,7 @@ async def stalled(found: Wired, flood: Flood) -> Any:
     """A stream whose reader took one message and no more, until the server gave it up."""
     stream = found.stream(WATCH_THREAD)(WATCH)
     assert await stream.read()
-    await until(lambda: flood.closed)
+    await eventually(lambda: flood.closed)
     return stream
 
 
@@ -313,7 +307,7 @@ async def test_a_reader_who_stays_behind_is_told_where_to_go_on_once_it_reads() 
         stream = await stalled(found, flood)
         received = [b"the first"]
         failure = await failure_of(into(received, stream))
-        await until(lambda: found.doorway.admission.streams.count == 0)
+        await eventually(lambda: found.doorway.admission.streams.count == 0)
 
     assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SUBSCRIBER_TOO_SLOW")
     assert failure.metadata == {"last_sequence": str(len(received))}
@@ -335,7 +329,7 @@ async def test_a_reader_who_stays_behind_and_leaves_costs_nothing_more(
         else:
             await found.channel.close()
 
-        await until(lambda: found.doorway.admission.streams.count == 0)
+        await eventually(lambda: found.doorway.admission.streams.count == 0)
         assert flood.sent == before
     assert errors_in(caplog) == []
 
@@ -349,7 +343,7 @@ async def test_a_reader_who_reads_is_never_too_slow() -> None:
             assert await stream.read()
         assert not flood.closed
         stream.cancel()
-        await until(lambda: flood.closed)
+        await eventually(lambda: flood.closed)
 
 
 async def nothing_sent() -> AsyncIterator[bytes]:
@@ -372,9 +366,9 @@ async def test_a_call_whose_request_does_not_come_is_counted_and_ended(
 
     async with wired((AGENTS, held), (THREADS, held), request_seconds=0.2) as found:
         call = found.channel.stream_stream(f"/treadle.v1.{path}")(nothing_sent())
-        await until(lambda: len(found.doorway.arrivals) == 1)
+        await eventually(lambda: len(found.doorway.arrivals) == 1)
         failure = await failure_of(call.read())
-        await until(lambda: len(found.doorway.arrivals) == 0)
+        await eventually(lambda: len(found.doorway.arrivals) == 0)
 
     assert (failure.code, failure.fields) == (
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -389,7 +383,7 @@ async def test_calls_whose_request_does_not_come_take_no_place_from_the_others()
     async with wired((AGENTS, Answering(b"")), (THREADS, Held()), admission=admission) as found:
         for path in (GET_AGENT, WATCH_THREAD) * 5:
             found.channel.stream_stream(f"/treadle.v1.{path}")(nothing_sent())
-        await until(lambda: len(found.doorway.arrivals) == 10)
+        await eventually(lambda: len(found.doorway.arrivals) == 10)
 
         assert await found.unary(GET_AGENT)(GET) == b""
         assert await found.stream(WATCH_THREAD)(WATCH).read() == b"\x0a\x00"
@@ -408,11 +402,11 @@ async def test_of_too_many_calls_without_a_request_the_oldest_gives_way(
         calls = []
         for number in (1, 2, 2):
             calls.append(found.channel.stream_stream(f"/treadle.v1.{GET_AGENT}")(nothing_sent()))
-            await until(lambda number=number: len(found.doorway.arrivals) == number)  # type: ignore[misc]
+            await eventually(lambda number=number: len(found.doorway.arrivals) == number)  # type: ignore[misc]
         oldest = await failure_of(calls[0].read())
         assert await found.unary(GET_AGENT)(GET) == b""
         second = await failure_of(calls[1].read())
-        await until(lambda: len(found.doorway.arrivals) == 1)
+        await eventually(lambda: len(found.doorway.arrivals) == 1)
 
     for failure in (oldest, second):
         assert failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED

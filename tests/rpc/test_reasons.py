@@ -33,16 +33,17 @@ from tests.rpc.runs import (
     run,
     taken,
     thread_of,
-    until,
     until_event,
     watch,
 )
 from tests.stores.disk import fill_the_disk, free_the_disk
 from tests.stores.kit import execute, flip_bit
+from tests.waiting import eventually
 from treadle.v1 import admin_service_pb2, error_reason_pb2
-from treadle_server.app import EXIT_FENCED, Server
+from treadle_server.app import Server
 from treadle_server.config import Config
 from treadle_server.core.spec import ToolSpec
+from treadle_server.leaving import EXIT_FENCED
 
 _admin: Any = admin_service_pb2
 ROOT = Path(__file__).parents[2]
@@ -264,7 +265,7 @@ async def test_a_full_disk_refuses_changes_and_heals(tmp_path: Path) -> None:
     async with running(tmp_path / "t.db", make_toolbox=tool) as rig:
         await make_agent(rig, "helper", HOLD, DONE)
         await create(rig, "t1")
-        await until(lambda: tool.calls == 1)
+        await eventually(lambda: tool.calls == 1)
         await fill_the_disk(rig.server.store)
         large: Any = {"client_metadata": {"x": "x" * 16_000}}
 
@@ -290,7 +291,7 @@ async def test_a_server_that_stops_says_when_to_come_again(tmp_path: Path) -> No
     async with running(tmp_path / "t.db", make_toolbox=tool, drain_seconds=20) as rig:
         await make_agent(rig, "helper", HOLD, DONE)
         await create(rig, "t1")
-        await until(lambda: tool.calls == 1)
+        await eventually(lambda: tool.calls == 1)
         under_way = [
             asyncio.ensure_future(failure_of(call))
             for call in (
@@ -299,7 +300,7 @@ async def test_a_server_that_stops_says_when_to_come_again(tmp_path: Path) -> No
                 rig.threads.ExecuteAgent(pb.ExecuteAgentRequest(thread=thread_of(), thread_id="t2")),
             )
         ]
-        await until(lambda: tool.calls == 2 and rig.server.admission.streams.count == 3)
+        await eventually(lambda: tool.calls == 2 and rig.server.admission.streams.count == 3)
 
         stopping = asyncio.ensure_future(rig.server.stop())
         for failure in await asyncio.gather(*under_way):

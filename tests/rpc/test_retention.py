@@ -26,15 +26,15 @@ from tests.rpc.runs import (
     sequences,
     taken,
     thread_of,
-    until,
     watch,
 )
+from tests.waiting import eventually
 from treadle.v1 import admin_service_pb2
 from treadle_server.core.errors import Refused
 from treadle_server.engine.specs import CachedSpecs
 from treadle_server.feed.feed import HotFeed
 from treadle_server.feed.tenants import CommitFeed
-from treadle_server.ports.catalogue import ThreadRow, Threads
+from treadle_server.ports.catalogue.threads import ThreadRow, Threads
 from treadle_server.ports.feed import Watch
 from treadle_server.ports.log import Expired, ThreadKey
 from treadle_server.services.tenant_stream import Place, TenantBatch, TenantStream, Unreadable
@@ -54,6 +54,12 @@ async def ran(rig: Rig) -> Rig:
     await rig.threads.CreateThread(create_request(thread_id="t1", request_id="r1"))
     await collected(watch(rig, T1))
     return rig
+
+
+async def none_is_left(rig: Rig) -> bool:
+    """Asks the server's own retention to look, and says whether it has taken all."""
+    rig.server.retention.poke()
+    return not (await rig.threads.ListThreads(pb.ListThreadsRequest())).threads
 
 
 async def expire(rig: Rig, *, purge: bool = True) -> None:
@@ -343,17 +349,12 @@ async def test_a_tenants_retention_is_carried_out_by_itself(rig: Rig) -> None:
     await make_agent(rig)
     ended = await run(rig, "t1")
     looks = rig.server.retention.looks
-    await until(lambda: rig.server.retention.looks > 0)
+    await eventually(lambda: rig.server.retention.looks > 0)
 
     tenant = {"name": "tenants/default", "thread_retention": {"seconds": 1}}
     await rig.admin.UpdateTenant(_admin.UpdateTenantRequest(tenant=tenant))
-    await until(lambda: rig.server.retention.looks > looks)
-    async with asyncio.timeout(60):
-        while True:
-            rig.server.retention.poke()
-            found = await rig.threads.ListThreads(pb.ListThreadsRequest())
-            if not found.threads:
-                break
+    await eventually(lambda: rig.server.retention.looks > looks)
+    await eventually(lambda: none_is_left(rig), seconds=60)
 
     failure = await failure_of(get(rig, "threads/t1"))
     expire_time = datetime.fromisoformat(failure.metadata["expire_time"])
@@ -373,8 +374,6 @@ async def test_the_servers_own_retention_is_for_tenants_without_one(tmp_path: Pa
         await run(rig, "t1", metadata=kept)
 
     async with running(tmp_path / "t.db", thread_retention_days=1 / 86_400) as rig:
-        async with asyncio.timeout(60):
-            while (await rig.threads.ListThreads(pb.ListThreadsRequest())).threads:
-                rig.server.retention.poke()
+        await eventually(lambda: none_is_left(rig), seconds=60)
         listed = await rig.threads.ListThreads(pb.ListThreadsRequest(), metadata=kept)
         assert [thread.name for thread in listed.threads] == ["threads/t1"]

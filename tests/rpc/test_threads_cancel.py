@@ -27,11 +27,11 @@ from tests.rpc.runs import (
     pb,
     run,
     thread_of,
-    until,
     until_event,
     watch,
 )
 from tests.stores.kit import Gate
+from tests.waiting import eventually
 
 T1 = "threads/t1"
 _CONTROLS = {
@@ -63,7 +63,7 @@ async def holding(path: Path, tool: HeldTool) -> AsyncIterator[Rig]:
     async with running(path, make_toolbox=tool) as rig:
         await make_agent(rig, "helper", HOLD, {"text": "After it."})
         await create(rig, "t1")
-        await until(lambda: tool.calls == 1)
+        await eventually(lambda: tool.calls == 1)
         yield rig
         tool.opening.set()
 
@@ -222,9 +222,9 @@ async def test_a_caller_who_leaves_while_the_thread_is_made_leaves_it_or_cancels
     held = await gate.hold(store)
 
     call = begin(rig, pb.ExecuteAgentRequest.OnDeadline.Value(on_deadline))
-    await until(lambda: store.committer.backlog == 1)
+    await eventually(lambda: store.committer.backlog == 1)
     call.cancel()
-    await until(lambda: rig.server.admission.streams.count == 0)
+    await eventually(lambda: rig.server.admission.streams.count == 0)
     gate.opening.set()
     await held.wait()
 

@@ -18,11 +18,11 @@ from tests.rpc.runs import (
     make_agent,
     pb,
     run,
-    until,
     until_event,
     watch,
 )
 from tests.stores.kit import Gate
+from tests.waiting import eventually
 
 T1 = "threads/t1"
 
@@ -267,7 +267,7 @@ async def test_a_forced_delete_of_a_thread_that_ends_by_itself_meanwhile_deletes
     await until_event(rig, T1, "model_call_started")
     store, gate = rig.server.store, Gate()
     held = await gate.hold(store)
-    await until(lambda: store.committer.backlog == 1)  # the end, which nobody can read yet
+    await eventually(lambda: store.committer.backlog == 1)  # the end, which nobody can read yet
 
     deleting = asyncio.ensure_future(delete(rig, force=True))
     for _ in range(10):

@@ -22,11 +22,11 @@ from tests.rpc.runs import (
     pb,
     run,
     thread_of,
-    until,
     until_event,
     watch,
 )
 from tests.stores.kit import Gate
+from tests.waiting import eventually
 from treadle.v1 import agent_service_pb2
 
 _agents: Any = agent_service_pb2
@@ -261,7 +261,7 @@ async def test_changes_are_refused_while_too_many_wait_to_be_written(tmp_path: P
         store, gate = rig.server.store, Gate()
         held = await gate.hold(store)
         waiting = [asyncio.ensure_future(rig.threads.CreateThread(create_request())) for _ in range(3)]
-        await until(lambda: store.committer.backlog == 3)
+        await eventually(lambda: store.committer.backlog == 3)
 
         changes = [
             rig.threads.CreateThread(create_request()),
@@ -294,7 +294,7 @@ async def test_one_tenants_calls_and_streams_leave_room_for_anothers(tmp_path: P
             await make_agent(rig, "helper", HANG, metadata=metadata)
             await create(rig, "t1", metadata=metadata)
         await until_event(rig, "threads/t1", "model_call_started")
-        await until(lambda: rig.server.admission.streams.count == 0)
+        await eventually(lambda: rig.server.admission.streams.count == 0)
         streams = [watch(rig, "threads/t1") for _ in range(2)]
         for stream in streams:
             assert await stream.read()

@@ -28,10 +28,10 @@ from tests.rpc.runs import (
     sequences,
     taken,
     thread_of,
-    until,
     until_event,
     watch,
 )
+from tests.waiting import eventually
 
 NARROW = (("grpc.http2.bdp_probe", 0),)
 """Without the probe a client's window stays at 64 KiB, so that little is enough to fill it."""
@@ -207,7 +207,7 @@ async def wordy(rig: Rig, *, delay_ms: int = 0) -> None:
 
 async def too_slow(logged: list[Any]) -> None:
     """Returns once the server has given a reader up."""
-    await until(lambda: any(line.get("reason") == "SUBSCRIBER_TOO_SLOW" for line in logged))
+    await eventually(lambda: any(line.get("reason") == "SUBSCRIBER_TOO_SLOW" for line in logged))
 
 
 async def read_late(stream: Any) -> tuple[list[Event], Failure]:

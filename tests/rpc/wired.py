@@ -10,7 +10,8 @@ import grpc
 from treadle.v1 import agent_service_pb2, thread_service_pb2
 from treadle_server.rpc.admission import Admission
 from treadle_server.rpc.arrivals import ARRIVALS_MAX, Arrivals
-from treadle_server.rpc.handlers import Doorway, Handlers
+from treadle_server.rpc.doorway import Doorway
+from treadle_server.rpc.handlers import Handlers
 from treadle_server.rpc.stalls import Stalls
 from treadle_server.services.keys import Identity
 

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -83,13 +83,6 @@ class Gate:
         ticket = store.committer.submit(StatementWork([self]))
         assert await asyncio.to_thread(self.reached.wait, DEADLINE_SECONDS)
         return ticket
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for a condition that other tasks or threads bring about."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - what it asks is done on another thread
-            await asyncio.sleep(0.001)
 
 
 def flip_bit(path: Path, marker: bytes) -> None:

@@ -7,7 +7,8 @@ import pytest
 from tests.contract.units import DAY_MICROS, NOW, request
 from tests.stores.kit import Gate, HandClock, Opened
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.catalogue import AgentRow, NewApiKey
+from treadle_server.ports.catalogue.agents import AgentRow
+from treadle_server.ports.catalogue.keys import NewApiKey
 from treadle_server.ports.log import NewSession, Replayed
 from treadle_server.stores.sqlite.store import SqliteStore
 

@@ -21,13 +21,13 @@ from tests.stores.kit import (
     Opens,
     StatementWork,
     execute,
-    until,
 )
+from tests.waiting import eventually
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.log import Conflict, Record, StoreFailed, ThreadKey, Unit
 from treadle_server.stores.sqlite.checkpoints import LogBounds
-from treadle_server.stores.sqlite.committer import BYTES_MAX
 from treadle_server.stores.sqlite.statements import Answer, Require, Write
+from treadle_server.stores.sqlite.transactions import BYTES_MAX
 
 
 async def test_units_that_wait_together_share_one_commit(opened: Opened) -> None:
@@ -268,7 +268,7 @@ async def test_another_process_with_the_write_lock_only_delays(opened: Opened, p
 
     ticket = opened.store.log.submit(Unit(key, 1, records("more")))
     waits = asyncio.ensure_future(ticket.wait())
-    await until(lambda: opened.store.committer.backlog == 0)
+    await eventually(lambda: opened.store.committer.backlog == 0)
     assert not ticket.done
     other.execute("ROLLBACK")
     other.close()
@@ -361,7 +361,7 @@ async def test_closing_writes_what_is_queued_and_refuses_what_comes_later(opens:
     await gate.hold(store)
     tickets = [log.submit(Unit(key, sequence, records("more"))) for sequence in range(1, 20)]
     closing = asyncio.ensure_future(store.close())
-    await until(lambda: log.submit(Unit(key, 99)).done)
+    await eventually(lambda: log.submit(Unit(key, 99)).done)
 
     with pytest.raises(Refused) as refused:
         await log.submit(Unit(key, 99, records("late"))).wait()

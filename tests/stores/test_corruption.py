@@ -8,9 +8,9 @@ import pytest
 from tests.contract.units import NOW, creation, new_thread, projection, records
 from tests.stores.kit import Opened, Opens, execute, flip_bit
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.catalogue import (
+from treadle_server.ports.catalogue.keys import NewApiKey
+from treadle_server.ports.catalogue.thread_queries import (
     Condition,
-    NewApiKey,
     Operator,
     ThreadColumn,
     ThreadOrder,

@@ -11,12 +11,13 @@ from structlog.testing import capture_logs
 
 from tests.contract.units import bodies, create, creation, projection, record, records
 from tests.stores.disk import LARGE, Space, fill_the_disk, free_the_disk, open_with, refusal
-from tests.stores.kit import Gate, Opened, Opens, StatementWork, execute, until
+from tests.stores.kit import Gate, Opened, Opens, StatementWork, execute
+from tests.waiting import eventually
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.log import Conflict, NewSession, ThreadKey, Unit
 from treadle_server.stores.sqlite.inbox import WorkTicket
+from treadle_server.stores.sqlite.outages import RETRY_SECONDS
 from treadle_server.stores.sqlite.reserve import Reserve
-from treadle_server.stores.sqlite.stalls import RETRY_SECONDS
 from treadle_server.stores.sqlite.statements import Answer
 
 RESERVE = 1024 * 1024
@@ -41,7 +42,7 @@ async def fill_by(opened: Opened, key: ThreadKey, *, expected: int = 1) -> WorkT
     """Returns once the disk is full, with the unit that found it so."""
     await fill_the_disk(opened.store)
     ticket = opened.store.log.submit(Unit(key, expected, [LARGE]))
-    await until(lambda: refusal(opened.store.log) is not None)
+    await eventually(lambda: refusal(opened.store.log) is not None)
     return ticket
 
 
@@ -50,7 +51,7 @@ async def test_what_has_happened_waits_for_room_and_is_written_in_order(opened: 
     key = await create(log, "created")
     tickets = [await fill_by(opened, key)]
     tickets += [log.submit(Unit(key, sequence, records(str(sequence)))) for sequence in (2, 3)]
-    await until(lambda: store.committer.backlog == 3)
+    await eventually(lambda: store.committer.backlog == 3)
     read, done = await bodies(log, key), [ticket.done for ticket in tickets]
 
     await free_the_disk(store)
@@ -58,7 +59,7 @@ async def test_what_has_happened_waits_for_room_and_is_written_in_order(opened: 
 
     assert (read, done) == (["created"], [False] * 3)
     assert (await bodies(log, key))[2:] == ["2", "3"]
-    await until(lambda: refusal(log) is None)
+    await eventually(lambda: refusal(log) is None)
     assert (store.committer.backlog, opened.fatal) == (0, [])
 
 
@@ -78,7 +79,7 @@ async def test_what_callers_ask_is_refused_at_once_and_changes_nothing(opened: O
     assert (thread.value.reason, session.value.reason) == (Reason.DISK_FULL, Reason.DISK_FULL)
     await free_the_disk(store)
     await waits.wait()
-    await until(lambda: refusal(log) is None)
+    await eventually(lambda: refusal(log) is None)
     await log.submit(creation(other, "again", thread_id="wanted")).wait()
     assert await bodies(log, other) == ["again"]
     assert execute(path, "SELECT count(*) FROM sessions") == [(0,)]
@@ -130,14 +131,14 @@ async def test_what_ends_a_thread_is_written_with_the_reserve_behind_what_waits_
     blocking = await fill_by(kept, other)
     waits = log.submit(Unit(ending, 1, records("result")))
     behind = log.submit(Unit(other, 2, records("behind")))
-    await until(lambda: kept.store.committer.backlog == 3)
+    await eventually(lambda: kept.store.committer.backlog == 3)
     given_up = not path.with_name("t.db-reserve").exists()
 
     end = Unit(ending, 2, records("ended"), projection(6), urgent=True)
     await log.submit(end).wait()
     done = (waits.done, blocking.done, behind.done)
     asked = space.asked
-    await until(lambda: space.asked >= asked + 2)  # tried again, and there is no room for the others
+    await eventually(lambda: space.asked >= asked + 2)  # tried again, and there is no room for the others
 
     assert given_up
     assert done == (True, False, False)
@@ -172,11 +173,11 @@ async def test_the_reserve_is_made_again_before_ordinary_work_goes_on(
 
     space.free = 2 * RESERVE - 1
     asked = space.asked
-    await until(lambda: space.asked >= asked + 2)
+    await eventually(lambda: space.asked >= asked + 2)
     too_little = (waits.done, path.with_name("t.db-reserve").exists(), refusal(log) is None)
     space.free = 2 * RESERVE
     await waits.wait()
-    await until(lambda: refusal(log) is None)
+    await eventually(lambda: refusal(log) is None)
 
     assert too_little == (False, False, False)
     assert path.with_name("t.db-reserve").stat().st_blocks * 512 >= RESERVE
@@ -190,11 +191,11 @@ async def test_a_disk_that_fills_again_is_met_with_the_reserve_again(
     for expected in (1, 2):
         space.free = 0
         waits = await fill_by(kept, key, expected=expected)
-        await until(lambda: not path.with_name("t.db-reserve").exists())
+        await eventually(lambda: not path.with_name("t.db-reserve").exists())
         space.free = 1 << 40
         await free_the_disk(kept.store)
         await waits.wait()
-        await until(lambda: refusal(log) is None)
+        await eventually(lambda: refusal(log) is None)
 
     assert await log.last_sequence(key) == 3
 
@@ -205,7 +206,7 @@ async def test_a_full_disk_is_tried_twice_a_second_and_no_more(kept: Opened, spa
     await fill_by(kept, key)
     started, asked = time.monotonic(), space.asked
 
-    await until(lambda: space.asked >= asked + 4)
+    await eventually(lambda: space.asked >= asked + 4)
 
     assert time.monotonic() - started >= 3 * RETRY_SECONDS * 0.9
 
@@ -220,12 +221,12 @@ async def test_a_full_disk_is_logged_once_and_its_end_once_with_figures(kept: Op
             with pytest.raises(Refused):
                 await kept.store.notes.put(1, "scope", "key", "text")
         asked = space.asked
-        await until(lambda: space.asked >= asked + 2)
+        await eventually(lambda: space.asked >= asked + 2)
         space.free = 1 << 40
         await free_the_disk(kept.store)
         await waits.wait()
-        await until(lambda: refusal(log) is None)
-        await until(lambda: len(lines) >= 2)
+        await eventually(lambda: refusal(log) is None)
+        await eventually(lambda: len(lines) >= 2)
 
     begin, end = lines
     assert (begin["event"], begin["free_bytes"], begin["reserve_bytes"]) == ("disk_full", 4096, RESERVE)
@@ -263,7 +264,7 @@ async def test_a_store_that_closes_as_there_is_room_again_writes_what_waits(open
     opened.store.committer.submit(heal)
     assert await asyncio.to_thread(gate.reached.wait, 10.0)
     closing = asyncio.ensure_future(opened.store.close())
-    await until(lambda: log.submit(Unit(key, 99)).done)
+    await eventually(lambda: log.submit(Unit(key, 99)).done)
 
     gate.opening.set()
     await closing
@@ -281,7 +282,7 @@ async def test_another_process_that_keeps_the_write_lock_loses_nothing_that_happ
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     waits = log.submit(Unit(key, 1, [record("recorded")]))
-    await until(lambda: refusal(log) is not None)
+    await eventually(lambda: refusal(log) is not None)
     refused = refusal(log)
     assert refused is not None
     assert (refused.reason, waits.done) == (Reason.STORE_UNAVAILABLE, False)
@@ -291,5 +292,5 @@ async def test_another_process_that_keeps_the_write_lock_loses_nothing_that_happ
     await waits.wait()
 
     assert await bodies(log, key) == ["created", "recorded"]
-    await until(lambda: refusal(log) is None)
+    await eventually(lambda: refusal(log) is None)
     assert path.with_name("t.db-reserve").exists()  # nobody needed it

@@ -8,7 +8,8 @@ import pytest
 
 from tests.contract.units import bodies, create, records
 from tests.stores.disk import Raise, refusal
-from tests.stores.kit import Gate, Opened, Opens, StatementWork, execute, until
+from tests.stores.kit import Gate, Opened, Opens, StatementWork, execute
+from tests.waiting import eventually
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.log import StoreFailed, Unit
 from treadle_server.stores.sqlite.faults import FAULTS, Fault, fault_of
@@ -138,7 +139,7 @@ async def test_an_error_that_heals_lets_what_happened_wait_and_refuses_callers(
     reason = Reason.DISK_FULL if FAULTS[code] is Fault.FULL else Reason.STORE_UNAVAILABLE
     assert refused.value.reason is reason
     assert await bodies(log, key) == ["created", "recorded"]
-    await until(lambda: refusal(log) is None)
+    await eventually(lambda: refusal(log) is None)
     assert opened.fatal == []
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from tests.contract.units import create
 from tests.stores.disk import open_with, refusal
-from tests.stores.kit import Opened, until
+from tests.stores.kit import Opened
+from tests.waiting import eventually
 from treadle_server.core.errors import Reason
 from treadle_server.ports.log import Log, Record, ThreadKey, Unit
 from treadle_server.stores.sqlite.checkpoints import BOUNDS, Checkpoints, LogBounds
@@ -22,7 +23,7 @@ from treadle_server.stores.sqlite.database import PAGE_SIZE
 FRAME = PAGE_SIZE + 24
 SMALL = LogBounds(checkpoint=60, overgrown=240, most=960)
 BODY = b"x" * 50_000
-STALL_SECONDS = 1.0
+HELD_UP_SECONDS = 1.0
 """Far less than the five seconds for which a writer would wait for a lock."""
 
 _HOLD = """
@@ -78,7 +79,7 @@ async def write_until(log: Log, key: ThreadKey, done: Callable[[int], bool]) -> 
     while not done(sequence):
         assert sequence < 2000, "the log has no bound"
         started, ticket = time.monotonic(), log.submit(Unit(key, sequence, [Record(3, BODY)]))
-        await until(lambda ticket=ticket: ticket.done or refusal(log) is not None)  # type: ignore[misc]
+        await eventually(lambda ticket=ticket: ticket.done or refusal(log) is not None)  # type: ignore[misc]
         slowest = max(slowest, time.monotonic() - started)
         sequence += 1
     return sequence, slowest
@@ -98,14 +99,14 @@ async def test_a_snapshot_of_another_process_lets_the_log_grow_to_its_bound_and_
         await urgent.wait()  # what ends a thread needs little and is written all the same
         pages = wal_pages(path)
     await waits.wait()
-    await until(lambda: refusal(log) is None)
+    await eventually(lambda: refusal(log) is None)
 
     assert refused is not None
     assert refused.reason is Reason.STORE_UNAVAILABLE
     assert SMALL.most < pages <= SMALL.most + 3 * SMALL.checkpoint
-    assert slowest < STALL_SECONDS
+    assert slowest < HELD_UP_SECONDS
     assert await log.last_sequence(key) == sequence + 2
-    await until(lambda: wal_pages(path) <= 2 * SMALL.checkpoint)
+    await eventually(lambda: wal_pages(path) <= 2 * SMALL.checkpoint)
 
 
 async def test_a_process_that_keeps_checkpoints_from_running_lets_the_log_grow_no_further(
@@ -117,10 +118,10 @@ async def test_a_process_that_keeps_checkpoints_from_running_lets_the_log_grow_n
     async with other_process(_KEEP_FROM_CHECKPOINTS, path):
         await write_until(log, key, lambda _: refusal(log) is not None)
         pages = wal_pages(path)
-    await until(lambda: refusal(log) is None)
+    await eventually(lambda: refusal(log) is None)
 
     assert SMALL.most / 3 < pages <= SMALL.most + 3 * SMALL.checkpoint
-    await until(lambda: wal_pages(path) <= 2 * SMALL.checkpoint)
+    await eventually(lambda: wal_pages(path) <= 2 * SMALL.checkpoint)
 
 
 async def test_a_log_that_grew_is_cut_as_soon_as_its_reader_is_gone(opened: Opened, path: Path) -> None:
@@ -131,9 +132,9 @@ async def test_a_log_that_grew_is_cut_as_soon_as_its_reader_is_gone(opened: Open
         _, slowest = await write_until(log, key, lambda _: wal_pages(path) > 2 * SMALL.overgrown)
         grown = wal_pages(path)
 
-    assert slowest < STALL_SECONDS
+    assert slowest < HELD_UP_SECONDS
     assert grown > 2 * SMALL.overgrown
-    await until(lambda: wal_pages(path) <= 2 * SMALL.checkpoint)  # though nothing is written any more
+    await eventually(lambda: wal_pages(path) <= 2 * SMALL.checkpoint)  # though nothing is written any more
     assert refusal(log) is None
 
 
@@ -181,7 +182,7 @@ def test_a_checkpoint_waits_for_a_reader_no_longer_than_a_tenth_of_a_second(tmp_
     checkpoints.finish()
     waited = time.monotonic() - started
 
-    assert waited < STALL_SECONDS
+    assert waited < HELD_UP_SECONDS
     assert writer.execute("PRAGMA busy_timeout").fetchone() == (5000,)
     reader.close()
     writer.close()

@@ -15,7 +15,7 @@ import pytest
 from tests.contract.units import NOW, bodies
 from tests.stores.kit import Opens, execute
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.catalogue import ThreadQuery
+from treadle_server.ports.catalogue.thread_queries import ThreadQuery
 from treadle_server.ports.log import Record, ThreadKey
 from treadle_server.stores.sqlite import checksums
 from treadle_server.stores.sqlite.database import APPLICATION_ID, migrate, open_database

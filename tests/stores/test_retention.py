@@ -13,7 +13,9 @@ import structlog
 from tests.contract.units import COMPLETED, NOW, RUNNING, bodies, new_thread, projection, records, request
 from tests.stores.kit import HandClock, Opened, Opens, StatementWork, execute
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.catalogue import ExpiredThread, TenantRow, ThreadQuery
+from treadle_server.ports.catalogue.tenants import TenantRow
+from treadle_server.ports.catalogue.thread_queries import ThreadQuery
+from treadle_server.ports.catalogue.threads import ExpiredThread
 from treadle_server.ports.log import Expired, NewSession, ThreadKey, Unit
 from treadle_server.stores.sqlite import database
 from treadle_server.stores.sqlite.database import migrate, open_database

@@ -8,7 +8,8 @@ from typing import ClassVar
 import pytest
 
 from tests.contract.units import bodies, create, records
-from tests.stores.kit import Opened, Opens, StatementWork, execute, until
+from tests.stores.kit import Opened, Opens, StatementWork, execute
+from tests.waiting import eventually
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.log import StoreFailed, Unit
 from treadle_server.stores.sqlite.inbox import Urgency
@@ -39,7 +40,7 @@ async def test_a_page_that_is_whole_when_looked_at_again_was_not_the_units_fault
     key = await create(log, "created")
 
     await store.committer.submit(StatementWork([FailsAtFirst([sqlite3.SQLITE_CORRUPT])])).wait()
-    await until(lambda: bool(opened.fatal))
+    await eventually(lambda: bool(opened.fatal))
     with pytest.raises(Refused) as refused:
         await log.submit(Unit(key, 1, records("later"))).wait()
 

@@ -7,7 +7,7 @@ import pytest
 from tests.contract.units import NOW, request
 from tests.stores.kit import Opened, Opens, execute
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.catalogue import TenantRow
+from treadle_server.ports.catalogue.tenants import TenantRow
 from treadle_server.ports.log import Replayed
 from treadle_server.stores.sqlite.store import SqliteStore
 

@@ -20,16 +20,15 @@ from tests.contract.units import (
 )
 from tests.stores.kit import Opened, open_store
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.catalogue import (
+from treadle_server.ports.catalogue.pages import Page
+from treadle_server.ports.catalogue.thread_queries import (
     Condition,
     Operator,
-    Page,
     ThreadColumn,
     ThreadOrder,
     ThreadQuery,
-    ThreadRow,
-    Wake,
 )
+from treadle_server.ports.catalogue.threads import ThreadRow, Wake
 from treadle_server.ports.log import Conflict, NewSession, Replayed, ThreadKey, Unit
 from treadle_server.stores.sqlite.append import details_of
 from treadle_server.stores.sqlite.database import open_database

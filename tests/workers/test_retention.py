@@ -8,7 +8,8 @@ import pytest
 import structlog
 
 from tests.contract.units import COMPLETED, NOW, new_thread, projection, records
-from tests.stores.kit import HandClock, Opened, open_store, until
+from tests.stores.kit import HandClock, Opened, open_store
+from tests.waiting import eventually
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.log import ThreadKey, Unit
 from treadle_server.workers.retention import Retention
@@ -96,12 +97,12 @@ async def test_a_thread_with_a_long_log_goes_in_pieces(opened: Opened, clock: Ha
 async def test_a_poke_makes_it_look_at_once(opened: Opened, clock: HandClock) -> None:
     retention = worker(opened, clock, look_seconds=3_600)
     retention.start()
-    await until(lambda: retention.looks == 1)
+    await eventually(lambda: retention.looks == 1)
     await make(opened, "t")
     clock.time = NOW + HOUR
 
     retention.poke()
-    await until(lambda: retention.looks == 2)
+    await eventually(lambda: retention.looks == 2)
 
     assert await opened.store.threads.get(1, "t") is None
     await retention.stop()
@@ -156,7 +157,7 @@ async def test_a_failure_is_logged_and_tried_again() -> None:
 
     with structlog.testing.capture_logs() as logs:
         retention.start()
-        await until(lambda: retention.looks > 1)
+        await eventually(lambda: retention.looks > 1)
         await retention.stop()
 
     assert [entry["event"] for entry in logs] == ["retention_failed"]
@@ -215,7 +216,7 @@ async def test_a_stop_in_the_middle_leaves_whole_threads_to_the_next_server(
     retention = worker(opened, clock)
     retention.start()
     commits = opened.store.committer.commit_count
-    await until(lambda: opened.store.committer.commit_count > commits + 1)
+    await eventually(lambda: opened.store.committer.commit_count > commits + 1)
     await retention.stop()
     await opened.store.close()
 

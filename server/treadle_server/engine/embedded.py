@@ -17,14 +17,15 @@ from treadle_server.core.signals import Due
 from treadle_server.core.state import State
 from treadle_server.engine import patience
 from treadle_server.engine.admission import Admission, Bounds, Candidate
+from treadle_server.engine.damage import Damage, Lost
 from treadle_server.engine.driver import Driver
 from treadle_server.engine.journal import Head, Journal
 from treadle_server.engine.quarantine import PACE, Pace, Quarantine
-from treadle_server.engine.specs import NEWER
+from treadle_server.engine.setbacks import Setbacks
 from treadle_server.engine.steps import Steps
 from treadle_server.engine.timers import Timers
 from treadle_server.engine.waiters import Waiters
-from treadle_server.ports.catalogue import Threads
+from treadle_server.ports.catalogue.threads import Threads
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.engine import Start, Waiting
 from treadle_server.ports.log import (
@@ -42,13 +43,6 @@ from treadle_server.ports.trials import Trials
 _LOG = structlog.get_logger(__name__)
 _RESTING = TERMINAL | WAITING | {ThreadState.PAUSED}
 _NOT_WRITABLE = frozenset({Reason.DISK_FULL, Reason.STORE_UNAVAILABLE})
-RETRY_SECONDS = 1.0
-"""How long a thread rests whose events the store would not take."""
-FAULT_SECONDS = 30.0
-FAULT_SECONDS_MAX = 3600.0
-"""The same for one whose driver failed, doubled each time: a bug of ours, and likely to come again."""
-FAULTS_MAX = 5
-"""In a row; then the thread is ended."""
 CONFLICTS_MAX = 5
 
 T = TypeVar("T")
@@ -62,13 +56,6 @@ class Subject:
     agent_name: str
     session: int
     session_name: str
-
-
-class Lost(Refused):
-    """The thread's log or spec is damaged, and it was ended for that."""
-
-    def __init__(self, damage: Refused) -> None:
-        super().__init__(damage.reason, damage.message, metadata=damage.metadata, resource=damage.resource)
 
 
 class EmbeddedEngine:
@@ -91,7 +78,6 @@ class EmbeddedEngine:
         self._journal = journal
         self._steps = steps
         self._clock = clock
-        self._threads = threads
         self._admission = Admission(bounds, self._run)
         self._drivers: dict[ThreadKey, Driver] = {}
         self._tasks: dict[ThreadKey, asyncio.Task[None]] = {}
@@ -107,10 +93,10 @@ class EmbeddedEngine:
             nothing_waits=lambda: not self._admission.running_count and not self._admission.waiting_count,
             pace=pace,
         )
+        self._damage = Damage(journal, threads, clock, self._session_of, self._lost)
+        self._setbacks = Setbacks(self._admission, self._again, self._give_up)
         self._handed_over: dict[ThreadKey, Head] = {}
         """Heads of threads that run at once: their drivers need not read what was just written."""
-        self._faults: dict[ThreadKey, int] = {}
-        """How often in a row the driver of a thread failed."""
         self._telling: set[ThreadKey] = set()
         """Threads with a record on its way that nobody waits for: while the disk is full, one each."""
         self._background: set[asyncio.Task[Any]] = set()
@@ -162,7 +148,7 @@ class EmbeddedEngine:
 
     async def _ask(self, key: ThreadKey, ask: Ask, request: RequestRow | None = None) -> State:
         for _ in range(CONFLICTS_MAX):
-            head = await self._open(key)
+            head = await self._damage.open(key)
             try:
                 state = await self._ask_head(head, ask, request)
             except Conflict:
@@ -311,10 +297,10 @@ class EmbeddedEngine:
         except (Fenced, Lost):
             return  # nothing can be written any more: the process is about to end, or the thread has
         except (Conflict, Replayed, Refused) as refused:
-            self._refused(candidate, refused)
+            self._setbacks.refused(candidate, refused)
         except Exception:
             _LOG.exception("thread_not_driven", thread=key.thread)
-            self._faulted(candidate)
+            self._setbacks.faulted(candidate)
         else:
             self._stopped(state, candidate)
         finally:
@@ -326,7 +312,7 @@ class EmbeddedEngine:
         None for one that must wait for a turn of its own.
         """
         key = candidate.key
-        head = self._handed_over.pop(key, None) or await self._open(key)
+        head = self._handed_over.pop(key, None) or await self._damage.open(key)
         try:
             if self._quarantine.takes(candidate, head.state):
                 return None
@@ -344,43 +330,12 @@ class EmbeddedEngine:
             self._drivers.pop(key, None)
             self._journal.close(head)
 
-    def _refused(self, candidate: Candidate, refused: Conflict | Replayed | Refused) -> None:
-        """The store did not take a thread's events."""
-        thread, why = candidate.key.thread, str(refused) or type(refused).__name__
-        _LOG.warning("events_refused", thread=thread, why=why)
-        reason = refused.reason if isinstance(refused, Refused) else None
-        if reason is Reason.RECORD_CORRUPT:  # a page that is written to, and may be others' too
-            self._faulted(candidate)
-        else:
-            hopeless = reason is Reason.RESOURCE_NOT_FOUND
-            gives_way = isinstance(refused, Conflict)
-            self._failed(candidate, None if hopeless else RETRY_SECONDS, gives_way=gives_way)
+    # Who cannot go on
 
-    def _failed(self, candidate: Candidate, retry_seconds: float | None, *, gives_way: bool = False) -> None:
-        """A driver broke off. The thread runs again later if there is any hope.
+    def _give_up(self, candidate: Candidate) -> None:
+        self._in_background(self._end_faulty(candidate))
 
-        It keeps its session, unless the store may know another thread as the active one there.
-        """
-        if self.draining:
-            return
-        if gives_way:
-            self._admission.leave(candidate.key, candidate.session)
-        else:
-            self._admission.rest(candidate.key)
-        if retry_seconds is not None:
-            asyncio.get_running_loop().call_later(retry_seconds, self._again, candidate)
-
-    def _faulted(self, candidate: Candidate) -> None:
-        """A driver failed by a bug of ours: it is tried again a few times, and then the thread is ended."""
-        key = candidate.key
-        faults = self._faults[key] = self._faults.get(key, 0) + 1
-        if faults >= FAULTS_MAX and not self.draining:
-            self._failed(candidate, None)
-            self._in_background(self._give_up(candidate))
-        else:
-            self._failed(candidate, _pause(faults))
-
-    async def _give_up(self, candidate: Candidate) -> None:
+    async def _end_faulty(self, candidate: Candidate) -> None:
         key = candidate.key
         try:
             await self._ask(key, DriveFailed(self._clock.now()))
@@ -392,52 +347,29 @@ class EmbeddedEngine:
                 self._gone(key, candidate.session)  # it has ended meanwhile
                 return
             _LOG.exception("thread_not_ended", thread=key.thread)
-            await self._give_up_by_row(candidate)
+            await self._end_by_row(candidate)
 
-    async def _give_up_by_row(self, candidate: Candidate) -> None:
+    async def _end_by_row(self, candidate: Candidate) -> None:
         """Its log can neither be read nor appended to."""
-        key = candidate.key
         fault = Refused(Reason.INTERNAL, "the server failed at reading the thread; its log says why")
         try:
-            await self._condemn(key, candidate.session, fault, StopReason.INTERNAL)
+            await self._damage.condemn(candidate.key, candidate.session, fault, StopReason.INTERNAL)
         except Fenced:
             return
         except Exception:
-            _LOG.exception("thread_not_condemned", thread=key.thread)
-            self._failed(candidate, _pause(self._faults.get(key, FAULTS_MAX)))
-
-    # What cannot be read
-
-    async def _open(self, key: ThreadKey) -> Head:
-        """Raises Lost for a thread that is damaged, which has ended then, durably."""
-        try:
-            return await self._journal.open(key)
-        except Refused as damage:
-            if not is_damage(damage):
-                raise
-        try:
-            return await self._journal.open(key)  # to condemn it is final, and one look may have been wrong
-        except Refused as damage:
-            if not is_damage(damage):
-                raise
-            subject = self._subjects.get(key)
-            session = subject.session if subject is not None else 0
-            await self._condemn(key, session, damage, StopReason.DATA_LOSS)
-            raise Lost(damage) from damage
+            _LOG.exception("thread_not_condemned", thread=candidate.key.thread)
+            self._setbacks.retry(candidate)
 
     def condemn(self, key: ThreadKey, session: int, damage: Refused) -> None:
         """Ends a damaged thread by its row, and every wait for it, as soon as that can be written."""
-        self._in_background(self._condemn_found(key, session, damage))
+        self._in_background(self._damage.condemn_found(key, session, damage))
 
-    async def _condemn_found(self, key: ThreadKey, session: int, damage: Refused) -> None:
-        try:
-            await self._condemn(key, session, damage, StopReason.DATA_LOSS)
-        except Exception as error:
-            _LOG.error("thread_not_condemned", thread=key.thread, why=str(error) or type(error).__name__)
+    def _session_of(self, key: ThreadKey) -> int:
+        subject = self._subjects.get(key)
+        return subject.session if subject is not None else 0
 
-    async def _condemn(self, key: ThreadKey, session: int, why: Refused, stop_reason: StopReason) -> None:
-        await self._threads.condemn(key, stop_reason=stop_reason, now=self._clock.now())
-        _LOG.error("thread_condemned", thread=key.thread, stop_reason=stop_reason.name, why=why.message)
+    def _lost(self, key: ThreadKey, session: int, why: Refused) -> None:
+        """The thread has ended by its row."""
         self._steps.feed.refuse(key, why)
         for waiters in (self._until_rest, self._until_end):
             waiters.fail(key, lambda: Refused(why.reason, why.message, metadata=why.metadata))
@@ -448,7 +380,7 @@ class EmbeddedEngine:
     def _stopped(self, state: State | None, candidate: Candidate) -> None:
         """A driver found nothing more to do, or the thread waits for a turn of its own (None)."""
         if state is not None:
-            self._faults.pop(candidate.key, None)
+            self._setbacks.forget(candidate.key)
         if self.draining:
             return
         if state is None:
@@ -469,7 +401,7 @@ class EmbeddedEngine:
 
     def _gone(self, key: ThreadKey, session: int) -> None:
         self._subjects.pop(key, None)
-        self._faults.pop(key, None)
+        self._setbacks.forget(key)
         self._timers.disarm(key)
         self._quarantine.forget(key)
         self._admission.leave(key, session)
@@ -486,7 +418,7 @@ class EmbeddedEngine:
             if state in TERMINAL:
                 self._until_end.release(unit.key)
             driver = self._drivers.get(unit.key)
-            if driver is not None:
+            if driver is not None and unit.last >= driver.head.state.sequence:  # else it is ahead of the disk
                 self._quarantine.looked_at(unit.key, driver.head.state)
 
     # Timers of threads that nobody drives
@@ -525,6 +457,7 @@ class EmbeddedEngine:
         """
         self.draining = True
         self._admission.stopped = True
+        self._setbacks.draining = True
         self._timers.stop()
         for waiters in (self._until_rest, self._until_end):
             waiters.refuse(_draining)
@@ -537,16 +470,6 @@ class EmbeddedEngine:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-
-
-def is_damage(refused: Refused) -> bool:
-    """What was stored is not what is read. A newer release may still read what this one cannot."""
-    return refused.reason is Reason.RECORD_CORRUPT and NEWER not in refused.metadata
-
-
-def _pause(faults: int) -> float:
-    """How long to wait after so many faults in a row."""
-    return min(FAULT_SECONDS_MAX, FAULT_SECONDS * 2.0 ** min(faults - 1, 16))
 
 
 def _draining() -> Refused:

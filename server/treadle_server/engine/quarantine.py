@@ -147,7 +147,7 @@ class Quarantine:
         return True
 
     def looked_at(self, key: ThreadKey, state: State) -> None:
-        """Something of the thread was recorded."""
+        """The thread is so, durably: an outcome that a crash can still take ends no turn."""
         if key in self._turn and not suspicion.suspected(state):
             self._has_had_turn(key)
 

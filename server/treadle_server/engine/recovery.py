@@ -5,9 +5,10 @@ import structlog
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.kinds import ThreadState
 from treadle_server.core.spec import Spec
-from treadle_server.engine.embedded import EmbeddedEngine, Subject, is_damage
+from treadle_server.engine.damage import is_damage
+from treadle_server.engine.embedded import EmbeddedEngine, Subject
 from treadle_server.engine.specs import CachedSpecs
-from treadle_server.ports.catalogue import ThreadRow, Threads
+from treadle_server.ports.catalogue.threads import ThreadRow, Threads
 from treadle_server.ports.log import ThreadKey
 
 _LOG = structlog.get_logger(__name__)

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from treadle_server.core.errors import Reason, Refused, not_found
 from treadle_server.core.spec import Spec
-from treadle_server.ports.catalogue import ThreadRow, Threads
+from treadle_server.ports.catalogue.threads import ThreadRow, Threads
 from treadle_server.ports.codec import Codec
 from treadle_server.ports.log import ThreadKey
 

@@ -8,7 +8,8 @@ import structlog
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.engine.embedded import EmbeddedEngine
 from treadle_server.engine.timers import AHEAD_MICROS
-from treadle_server.ports.catalogue import Housekeeping, Threads
+from treadle_server.ports.catalogue.housekeeping import Housekeeping
+from treadle_server.ports.catalogue.threads import Threads
 from treadle_server.ports.clock import Clock
 
 _LOG = structlog.get_logger(__name__)

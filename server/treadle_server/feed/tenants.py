@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.catalogue import CommitPage, Commits
+from treadle_server.ports.catalogue.commits import CommitPage, Commits
 from treadle_server.ports.log import Log, Unit
 
 PAGE = 64

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from treadle_server.core.errors import Refused
 from treadle_server.core.kinds import DeltaKind
-from treadle_server.ports.catalogue import CommitPage
+from treadle_server.ports.catalogue.commits import CommitPage
 from treadle_server.ports.log import ThreadKey
 
 

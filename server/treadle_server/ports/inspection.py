@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from treadle_server.ports.catalogue import ThreadRow
+from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.ports.log import StoredRecord
 
 

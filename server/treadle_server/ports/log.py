@@ -200,6 +200,12 @@ class Log(Protocol):
         """
         ...
 
+    @property
+    def blocked_by(self) -> Reason | None:
+        """What `check_writable` would refuse with; None while it would not. For who only looks: nobody is
+        refused by it."""
+        ...
+
     def allocate_thread(self) -> int:
         """A key for a new thread, which none has or ever had."""
         ...

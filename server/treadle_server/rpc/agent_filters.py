@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from treadle.v1 import agent_service_pb2
 from treadle_server.core.agent import Agent
-from treadle_server.ports.catalogue import Operator
+from treadle_server.ports.catalogue.thread_queries import Operator
 from treadle_server.rpc.filter_fields import (
     EQUALITY,
     Entries,

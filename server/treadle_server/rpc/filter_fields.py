@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from treadle_server.core.errors import invalid, not_supported
-from treadle_server.ports.catalogue import Operator
+from treadle_server.ports.catalogue.thread_queries import Operator
 
 Scalar = int | str | bool
 

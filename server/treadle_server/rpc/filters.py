@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from treadle_server.core.errors import invalid
-from treadle_server.ports.catalogue import Operator
+from treadle_server.ports.catalogue.thread_queries import Operator
 from treadle_server.rpc.filter_fields import FilterField, FilterValueError, Scalar
 
 COMPARISONS_MAX = 32

@@ -1,6 +1,7 @@
 """Who calls: from a bearer key in the call's metadata, or nobody in particular on a server without keys."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.ids import is_resource_id
@@ -13,8 +14,16 @@ _VALUE_CHARS_MAX = 256
 _SCHEME = "bearer "
 
 
+class Identify(Protocol):
+    """Says who calls, from the call's metadata."""
+
+    async def __call__(self, metadata: Iterable[tuple[str, str | bytes]]) -> Identity:
+        """Raises Refused."""
+        ...
+
+
 class Identities:
-    """Implements `handlers.Identify`. A credential that is sent is always checked, wanted or not."""
+    """Implements Identify. A credential that is sent is always checked, wanted or not."""
 
     def __init__(self, keys: Keys, *, keys_required: bool) -> None:
         self._keys = keys

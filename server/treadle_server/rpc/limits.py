@@ -25,6 +25,7 @@ from treadle_server.rpc.rules import (
 from treadle_server.rpc.struct_json import struct_json
 
 KIB = 1024
+REQUEST_BYTES_MAX = 4 * KIB * KIB
 INPUT_BYTES_MAX = 64 * KIB
 CLIENT_METADATA_BYTES_MAX = 16 * KIB
 PAGE_SIZE_DEFAULT = 50

@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping
 
 from treadle.v1 import thread_pb2, thread_service_pb2
 from treadle_server.core.errors import not_supported
-from treadle_server.ports.catalogue import (
-    Agents,
+from treadle_server.ports.catalogue.agents import Agents
+from treadle_server.ports.catalogue.sessions import Sessions
+from treadle_server.ports.catalogue.thread_queries import (
     Condition,
     Operator,
-    Sessions,
     ThreadColumn,
     ThreadOrder,
     ThreadQuery,
-    ThreadRow,
 )
+from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.rpc.calls import Call
 from treadle_server.rpc.filter_fields import (
     EQUALITY,

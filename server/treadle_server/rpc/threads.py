@@ -15,7 +15,7 @@ from treadle_server.core.iterations import Iteration
 from treadle_server.core.kinds import TriggerType
 from treadle_server.core.signals import GRACE_MICROS
 from treadle_server.core.values import Content
-from treadle_server.ports.catalogue import ThreadRow
+from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.ports.codec import Codec
 from treadle_server.ports.feed import Item, Subscription, Watch
 from treadle_server.ports.log import ThreadKey

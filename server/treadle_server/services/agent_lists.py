@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from treadle_server.core.agent import Agent
 from treadle_server.core.errors import invalid
-from treadle_server.ports.catalogue import AgentRow
-from treadle_server.ports.catalogue import Agents as AgentStore
+from treadle_server.ports.catalogue.agents import AgentRow
+from treadle_server.ports.catalogue.agents import Agents as AgentStore
 from treadle_server.services.agent_reader import AgentCodec, AgentReader
 
 SEARCHED_MAX = 10_000

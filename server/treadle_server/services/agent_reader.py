@@ -4,8 +4,8 @@ from typing import Protocol
 
 from treadle_server.core.agent import Agent, AgentDefinition, AgentVersion
 from treadle_server.core.errors import not_found
-from treadle_server.ports.catalogue import AgentRow, AgentVersionRow
-from treadle_server.ports.catalogue import Agents as AgentStore
+from treadle_server.ports.catalogue.agents import AgentRow, AgentVersionRow
+from treadle_server.ports.catalogue.agents import Agents as AgentStore
 
 
 class AgentCodec(Protocol):

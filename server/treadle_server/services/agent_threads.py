@@ -6,16 +6,9 @@ from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.kinds import TERMINAL, StopReason, ThreadState
 from treadle_server.core.signals import Cancel
 from treadle_server.core.transitions import allowed
-from treadle_server.ports.catalogue import (
-    Condition,
-    Operator,
-    Page,
-    Position,
-    ThreadColumn,
-    ThreadQuery,
-    ThreadRow,
-    Threads,
-)
+from treadle_server.ports.catalogue.pages import Page, Position
+from treadle_server.ports.catalogue.thread_queries import Condition, Operator, ThreadColumn, ThreadQuery
+from treadle_server.ports.catalogue.threads import ThreadRow, Threads
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.engine import Engine
 from treadle_server.ports.log import ThreadKey

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from treadle_server.core.agent import Agent, AgentDefinition, AgentVersion
 from treadle_server.core.errors import Reason, Refused, invalid
 from treadle_server.core.spec import Spec
-from treadle_server.ports.catalogue import AgentRow, Page, Position
-from treadle_server.ports.catalogue import Agents as AgentStore
+from treadle_server.ports.catalogue.agents import AgentRow
+from treadle_server.ports.catalogue.agents import Agents as AgentStore
+from treadle_server.ports.catalogue.pages import Page, Position
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.log import Replayed
 from treadle_server.services.agent_checks import AgentChecks

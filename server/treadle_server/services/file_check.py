@@ -7,7 +7,7 @@ from treadle_server.core.decide import wake_at
 from treadle_server.core.evolve import apply
 from treadle_server.core.kinds import TERMINAL, ThreadState
 from treadle_server.core.state import State
-from treadle_server.ports.catalogue import ThreadRow
+from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.ports.codec import Codec
 from treadle_server.ports.inspection import Inspection
 

@@ -10,7 +10,9 @@ from typing import Protocol
 
 from treadle_server.core.agent import ApiKey
 from treadle_server.core.errors import Reason, Refused, invalid, not_found
-from treadle_server.ports.catalogue import ApiKeyRow, ApiKeys, NewApiKey, Page, Position, TenantRow, Tenants
+from treadle_server.ports.catalogue.keys import ApiKeyRow, ApiKeys, NewApiKey
+from treadle_server.ports.catalogue.pages import Page, Position
+from treadle_server.ports.catalogue.tenants import TenantRow, Tenants
 from treadle_server.ports.clock import Clock
 from treadle_server.services.etags import change, check_etag
 from treadle_server.services.ids import new_id

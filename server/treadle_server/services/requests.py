@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.catalogue import Requests
+from treadle_server.ports.catalogue.requests import Requests
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.log import Replayed, RequestRow
 

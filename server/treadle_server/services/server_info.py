@@ -3,10 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from treadle_server.core.errors import Reason
 from treadle_server.services.requests import LIFETIME_MICROS
 
 FULL = 1
 RELAXED = 2
+
+WRITABLE = 1
+DISK_FULL = 2
+BLOCKED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,14 @@ class ServerInfo:
     limits: ServerLimits
     model_providers: tuple[ModelProvider, ...] = ()
     statistics: ServerStatistics = ServerStatistics()
+    store_state: int = WRITABLE
+
+
+def store_state(blocked_by: Reason | None) -> int:
+    """What becomes of changes, by what the log is blocked by."""
+    if blocked_by is None:
+        return WRITABLE
+    return DISK_FULL if blocked_by is Reason.DISK_FULL else BLOCKED
 
 
 ReadServerInfo = Callable[[], ServerInfo]

@@ -6,7 +6,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.catalogue import CommitPage, CommitRow, ThreadRow, Threads
+from treadle_server.ports.catalogue.commits import CommitPage, CommitRow
+from treadle_server.ports.catalogue.threads import ThreadRow, Threads
 from treadle_server.ports.feed import Item, TenantFeed
 from treadle_server.ports.log import Log, ThreadKey
 from treadle_server.services.expiry import commits_expired

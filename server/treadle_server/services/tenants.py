@@ -6,8 +6,9 @@ from typing import Protocol
 
 from treadle_server.core.errors import not_found
 from treadle_server.core.tenant import Tenant
-from treadle_server.ports.catalogue import Page, Position, TenantRow
-from treadle_server.ports.catalogue import Tenants as TenantStore
+from treadle_server.ports.catalogue.pages import Page, Position
+from treadle_server.ports.catalogue.tenants import TenantRow
+from treadle_server.ports.catalogue.tenants import Tenants as TenantStore
 from treadle_server.ports.clock import Clock
 from treadle_server.services.etags import change, check_etag
 from treadle_server.services.ids import new_id

@@ -10,7 +10,10 @@ from treadle_server.core.evolve import fold
 from treadle_server.core.iterations import Iteration, IterationFold
 from treadle_server.core.kinds import TERMINAL, ThreadState
 from treadle_server.core.state import State
-from treadle_server.ports.catalogue import ExpiredThread, Position, Sessions, ThreadQuery, ThreadRow, Threads
+from treadle_server.ports.catalogue.pages import Position
+from treadle_server.ports.catalogue.sessions import Sessions
+from treadle_server.ports.catalogue.thread_queries import ThreadQuery
+from treadle_server.ports.catalogue.threads import ExpiredThread, ThreadRow, Threads
 from treadle_server.ports.codec import Codec
 from treadle_server.ports.engine import Engine, Waiting
 from treadle_server.ports.log import Expired, Log, StoredRecord, ThreadKey

@@ -11,7 +11,7 @@ from treadle_server.core.events import SpecReference, Subject, Trigger
 from treadle_server.core.kinds import TERMINAL, WAITING, ThreadState
 from treadle_server.core.spec import Spec
 from treadle_server.core.values import Content
-from treadle_server.ports.catalogue import SessionRow, Sessions
+from treadle_server.ports.catalogue.sessions import SessionRow, Sessions
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.engine import Engine, Start
 from treadle_server.ports.log import Fenced, Log, NewSession, NewThread, Replayed, StoreFailed, ThreadKey

@@ -8,8 +8,8 @@ from treadle_server.core import signals as s
 from treadle_server.core.errors import Reason, Refused, not_found
 from treadle_server.core.kinds import TERMINAL, ThreadState
 from treadle_server.core.transitions import allowed
-from treadle_server.ports.catalogue import ExpiredThread, ThreadRow
-from treadle_server.ports.catalogue import Threads as ThreadStore
+from treadle_server.ports.catalogue.threads import ExpiredThread, ThreadRow
+from treadle_server.ports.catalogue.threads import Threads as ThreadStore
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.engine import Engine
 from treadle_server.ports.feed import Feed, Subscription, Watch

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from treadle_server.core.errors import Refused
+from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.log import (
     Conflict,
@@ -74,6 +74,10 @@ class MemoryLog:
     def check_writable(self) -> None:
         if self._full:
             raise disk_full()
+
+    @property
+    def blocked_by(self) -> Reason | None:
+        return Reason.DISK_FULL if self._full else None
 
     def allocate_thread(self) -> int:
         """A key for a new thread, which none has or ever had."""

@@ -10,7 +10,7 @@ from treadle.v1 import iteration_pb2, thread_pb2
 from treadle_server.core.iterations import Iteration
 from treadle_server.core.kinds import StopReason, ThreadState
 from treadle_server.core.state import State
-from treadle_server.ports.catalogue import ThreadRow
+from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.ports.engine import Waiting
 from treadle_server.ports.feed import Item
 from treadle_server.wire.messages import to_message

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.catalogue import Housekeeping
+from treadle_server.ports.catalogue.housekeeping import Housekeeping
 from treadle_server.ports.clock import Clock
 
 _LOG = structlog.get_logger(__name__)

@@ -4,18 +4,16 @@ import asyncio
 import json
 import re
 import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from tests.faults.shim.server import GROUP, MARKS_VARIABLE
 from tests.server_process import ServerProcess
 from treadle import Agent, Client, Retry
 
 AGENT = "worker"
-LOOK_SECONDS = 0.01
 PATIENCE_SECONDS = 60.0
 RETRY = Retry(first_delay_seconds=0.02, delay_seconds_max=0.1, call_seconds_max=60.0, stream_seconds_max=60.0)
 _ENDED = re.compile(r"the server ended with (-?\d+)")
@@ -112,13 +110,3 @@ async def prepare(folder: Path) -> Path:
             await make_agent(client)
         assert await place.stop() == 0
         return place.db
-
-
-async def eventually(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> None:
-    """Returns once the condition holds; fails when it does not within the time."""
-    deadline = time.monotonic() + seconds
-    while True:
-        if condition():
-            return
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {condition}"
-        await asyncio.sleep(LOOK_SECONDS)

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
 
 from tests.faults.scripts import script
-from tests.faults.shim.place import AGENT, LOOK_SECONDS, Place
+from tests.faults.shim.place import AGENT, Place
 from treadle import Action, Client, DataLoss, Thread, ThreadEvent
 
+LOOK_SECONDS = 0.01
 WORKS = ("work-1", "work-2")
 SENDS = "sends"
 STOPS = "stops"

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctreadle/v1/server_info.proto\x12\ntreadle.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x03\n\nServerInfo\x12\x15\n\x07version\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x65poch\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12;\n\ndurability\x18\x04 \x01(\x0e\x32!.treadle.v1.ServerInfo.DurabilityB\x04\xe2\x41\x01\x03\x12.\n\x06limits\x18\x05 \x01(\x0b\x32\x18.treadle.v1.ServerLimitsB\x04\xe2\x41\x01\x03\x12\x38\n\x0fmodel_providers\x18\x06 \x03(\x0b\x32\x19.treadle.v1.ModelProviderB\x04\xe2\x41\x01\x03\x12\x36\n\nstatistics\x18\x07 \x01(\x0b\x32\x1c.treadle.v1.ServerStatisticsB\x04\xe2\x41\x01\x03\"?\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x08\n\x04\x46ULL\x10\x01\x12\x0b\n\x07RELAXED\x10\x02\"\x90\x02\n\x0cServerLimits\x12\x1f\n\x11request_bytes_max\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0finput_bytes_max\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\'\n\x19\x63lient_metadata_bytes_max\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rpage_size_max\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12!\n\x13running_threads_max\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x19\n\x0bstreams_max\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12<\n\x13request_id_lifetime\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\"i\n\rModelProvider\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tavailable\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07problem\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06models\x18\x04 \x03(\tB\x04\xe2\x41\x01\x03\"\xc6\x01\n\x10ServerStatistics\x12\x1a\n\x0c\x63ommit_count\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x18\n\nunit_count\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x18\n\nread_count\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\"\n\x14running_thread_count\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\"\n\x14waiting_thread_count\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x1a\n\x0cstream_count\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctreadle/v1/server_info.proto\x12\ntreadle.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x04\n\nServerInfo\x12\x15\n\x07version\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x65poch\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12;\n\ndurability\x18\x04 \x01(\x0e\x32!.treadle.v1.ServerInfo.DurabilityB\x04\xe2\x41\x01\x03\x12.\n\x06limits\x18\x05 \x01(\x0b\x32\x18.treadle.v1.ServerLimitsB\x04\xe2\x41\x01\x03\x12\x38\n\x0fmodel_providers\x18\x06 \x03(\x0b\x32\x19.treadle.v1.ModelProviderB\x04\xe2\x41\x01\x03\x12\x36\n\nstatistics\x18\x07 \x01(\x0b\x32\x1c.treadle.v1.ServerStatisticsB\x04\xe2\x41\x01\x03\x12<\n\x0bstore_state\x18\x08 \x01(\x0e\x32!.treadle.v1.ServerInfo.StoreStateB\x04\xe2\x41\x01\x03\"?\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x08\n\x04\x46ULL\x10\x01\x12\x0b\n\x07RELAXED\x10\x02\"S\n\nStoreState\x12\x1b\n\x17STORE_STATE_UNSPECIFIED\x10\x00\x12\x0c\n\x08WRITABLE\x10\x01\x12\r\n\tDISK_FULL\x10\x02\x12\x0b\n\x07\x42LOCKED\x10\x03\"\x90\x02\n\x0cServerLimits\x12\x1f\n\x11request_bytes_max\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0finput_bytes_max\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\'\n\x19\x63lient_metadata_bytes_max\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rpage_size_max\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12!\n\x13running_threads_max\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x19\n\x0bstreams_max\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12<\n\x13request_id_lifetime\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\"i\n\rModelProvider\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tavailable\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07problem\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06models\x18\x04 \x03(\tB\x04\xe2\x41\x01\x03\"\xc6\x01\n\x10ServerStatistics\x12\x1a\n\x0c\x63ommit_count\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x18\n\nunit_count\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x18\n\nread_count\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\"\n\x14running_thread_count\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\"\n\x14waiting_thread_count\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x1a\n\x0cstream_count\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +48,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVERINFO'].fields_by_name['model_providers']._serialized_options = b'\342A\001\003'
   _globals['_SERVERINFO'].fields_by_name['statistics']._loaded_options = None
   _globals['_SERVERINFO'].fields_by_name['statistics']._serialized_options = b'\342A\001\003'
+  _globals['_SERVERINFO'].fields_by_name['store_state']._loaded_options = None
+  _globals['_SERVERINFO'].fields_by_name['store_state']._serialized_options = b'\342A\001\003'
   _globals['_SERVERLIMITS'].fields_by_name['request_bytes_max']._loaded_options = None
   _globals['_SERVERLIMITS'].fields_by_name['request_bytes_max']._serialized_options = b'\342A\001\003'
   _globals['_SERVERLIMITS'].fields_by_name['input_bytes_max']._loaded_options = None
@@ -83,13 +85,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVERSTATISTICS'].fields_by_name['stream_count']._loaded_options = None
   _globals['_SERVERSTATISTICS'].fields_by_name['stream_count']._serialized_options = b'\342A\001\003'
   _globals['_SERVERINFO']._serialized_start=143
-  _globals['_SERVERINFO']._serialized_end=541
-  _globals['_SERVERINFO_DURABILITY']._serialized_start=478
-  _globals['_SERVERINFO_DURABILITY']._serialized_end=541
-  _globals['_SERVERLIMITS']._serialized_start=544
-  _globals['_SERVERLIMITS']._serialized_end=816
-  _globals['_MODELPROVIDER']._serialized_start=818
-  _globals['_MODELPROVIDER']._serialized_end=923
-  _globals['_SERVERSTATISTICS']._serialized_start=926
-  _globals['_SERVERSTATISTICS']._serialized_end=1124
+  _globals['_SERVERINFO']._serialized_end=688
+  _globals['_SERVERINFO_DURABILITY']._serialized_start=540
+  _globals['_SERVERINFO_DURABILITY']._serialized_end=603
+  _globals['_SERVERINFO_STORESTATE']._serialized_start=605
+  _globals['_SERVERINFO_STORESTATE']._serialized_end=688
+  _globals['_SERVERLIMITS']._serialized_start=691
+  _globals['_SERVERLIMITS']._serialized_end=963
+  _globals['_MODELPROVIDER']._serialized_start=965
+  _globals['_MODELPROVIDER']._serialized_end=1070
+  _globals['_SERVERSTATISTICS']._serialized_start=1073
+  _globals['_SERVERSTATISTICS']._serialized_end=1271
 # @@protoc_insertion_point(module_scope)

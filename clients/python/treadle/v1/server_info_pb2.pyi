@@ -50,6 +50,41 @@ class ServerInfo(_message.Message):
     RELAXED: ServerInfo.Durability.ValueType  # 2
     """A crash of the server; a loss of power may take the newest changes."""
 
+    class _StoreState:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StoreStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ServerInfo._StoreState.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STORE_STATE_UNSPECIFIED: ServerInfo._StoreState.ValueType  # 0
+        """Never set by the server."""
+        WRITABLE: ServerInfo._StoreState.ValueType  # 1
+        """They are written."""
+        DISK_FULL: ServerInfo._StoreState.ValueType  # 2
+        """The disk is full: they are refused with RESOURCE_EXHAUSTED / DISK_FULL, and what threads have to record
+        waits. Reads and streams go on. It ends by itself once there is room.
+        """
+        BLOCKED: ServerInfo._StoreState.ValueType  # 3
+        """Another process holds the file's lock, or the store's log is at its bound: as DISK_FULL, and they are
+        refused with UNAVAILABLE / STORE_UNAVAILABLE. It ends by itself.
+        """
+
+    class StoreState(_StoreState, metaclass=_StoreStateEnumTypeWrapper):
+        """What becomes of changes now."""
+
+    STORE_STATE_UNSPECIFIED: ServerInfo.StoreState.ValueType  # 0
+    """Never set by the server."""
+    WRITABLE: ServerInfo.StoreState.ValueType  # 1
+    """They are written."""
+    DISK_FULL: ServerInfo.StoreState.ValueType  # 2
+    """The disk is full: they are refused with RESOURCE_EXHAUSTED / DISK_FULL, and what threads have to record
+    waits. Reads and streams go on. It ends by itself once there is room.
+    """
+    BLOCKED: ServerInfo.StoreState.ValueType  # 3
+    """Another process holds the file's lock, or the store's log is at its bound: as DISK_FULL, and they are
+    refused with UNAVAILABLE / STORE_UNAVAILABLE. It ends by itself.
+    """
+
     VERSION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
@@ -57,12 +92,15 @@ class ServerInfo(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     MODEL_PROVIDERS_FIELD_NUMBER: _builtins.int
     STATISTICS_FIELD_NUMBER: _builtins.int
+    STORE_STATE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Release of the server, as in `1.0.0`."""
     epoch: _builtins.int
     """Rises with every start on the same database. 1 for the first."""
     durability: Global___ServerInfo.Durability.ValueType
     """What an acknowledged change survives."""
+    store_state: Global___ServerInfo.StoreState.ValueType
+    """What becomes of changes now. A server that does not know this field leaves it unspecified."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it began to serve."""
@@ -89,10 +127,11 @@ class ServerInfo(_message.Message):
         limits: Global___ServerLimits | None = ...,
         model_providers: _abc.Iterable[Global___ModelProvider] | None = ...,
         statistics: Global___ServerStatistics | None = ...,
+        store_state: Global___ServerInfo.StoreState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "start_time", b"start_time", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["durability", b"durability", "epoch", b"epoch", "limits", b"limits", "model_providers", b"model_providers", "start_time", b"start_time", "statistics", b"statistics", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["durability", b"durability", "epoch", b"epoch", "limits", b"limits", "model_providers", b"model_providers", "start_time", b"start_time", "statistics", b"statistics", "store_state", b"store_state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

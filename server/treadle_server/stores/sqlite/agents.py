@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from treadle_server.core.errors import Refused
-from treadle_server.ports.catalogue import AgentRow, AgentVersionRow, Page, Position
+from treadle_server.ports.catalogue.agents import AgentRow, AgentVersionRow
+from treadle_server.ports.catalogue.pages import Page, Position
 from treadle_server.ports.log import RequestRow
 from treadle_server.stores.refusals import id_taken, record_corrupt, revision_differs
 from treadle_server.stores.sqlite import checksums
@@ -42,7 +43,7 @@ WHERE agent = ? AND version < ? ORDER BY version DESC LIMIT ?"""
 
 
 class SqliteAgents:
-    """Implements `ports.catalogue.Agents`."""
+    """Implements `ports.catalogue.agents.Agents`."""
 
     def __init__(self, changes: Changes, readers: Readers) -> None:
         self._changes = changes

@@ -10,13 +10,19 @@ from errno import EACCES, EPERM, EROFS
 from pathlib import Path
 
 from treadle_server.core.errors import Refused
-from treadle_server.ports.catalogue import ThreadRow
+from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.ports.log import Record, StoredRecord
 from treadle_server.stores.sqlite import checksums, row_checks
-from treadle_server.stores.sqlite.database import APPLICATION_ID
-from treadle_server.stores.sqlite.frames import MARK_BYTES, Mark, dropped, frames_read, marked_loss
+from treadle_server.stores.sqlite.database import APPLICATION_ID, CORE_VERSION, newer
 from treadle_server.stores.sqlite.lock import FileLock, FileLocked, FileUnusable
-from treadle_server.stores.sqlite.structure import NEWEST_SCHEMA, UNREADABLE, check_meta, check_own_log
+from treadle_server.stores.sqlite.structure import (
+    NEWEST_SCHEMA,
+    UNREADABLE,
+    LogLoss,
+    check_own_log,
+    log_loss,
+    meta_problem,
+)
 from treadle_server.stores.sqlite.thread_rows import ROW, known_of
 
 _FAULTS_MAX = 100
@@ -39,13 +45,22 @@ class SqliteInspection:
     """A file, read by one connection. While a server has it open, beside that server."""
 
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, lock: FileLock | None, *, served: bool
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        lock: FileLock | None,
+        *,
+        served: bool,
+        loss: LogLoss | None,
     ) -> None:
         self._path = path
         self._connection = connection
         self._lock = lock
+        self._loss = loss
         self.served = served
         """A server has the file open, and goes on changing it."""
+        self.gone_count = 0
+        """Threads that expired or were deleted: of most only the row is left, and keeps the id taken."""
         self._counts: dict[str, int] = {"threads": 0, "events": 0}
         self._commits: dict[int, tuple[int, int, int]] = {}
 
@@ -58,23 +73,23 @@ class SqliteInspection:
             self._lock.release()
 
     def structure(self) -> Iterator[str]:
-        if not self.served:
-            yield from self._log_loss()
+        if self._loss is not None:
+            yield self._loss.told(self._path)
         try:
-            for (found,) in self._connection.execute(f"PRAGMA integrity_check({_FAULTS_MAX})"):
-                if found != "ok":
-                    yield from (f"structure: {line}" for line in found.splitlines() if line[:3] != "***")
-            check_meta(self._connection, self._path)
-        except (*UNREADABLE, FileUnusable) as error:
+            yield from self._faults(_FAULTS_MAX)
+            problem = meta_problem(self._connection)
+            if problem is not None:
+                yield f"structure: {problem}"
+        except UNREADABLE as error:
+            with suppress(*UNREADABLE):  # what breaks off a long search may leave the first fault to be found
+                yield from self._faults(1)
             yield f"structure: {error}"
 
-    def _log_loss(self) -> Iterator[str]:
-        lost = dropped(self._connection, self._path)
-        mark = Mark.decode(self._lock.noted[:MARK_BYTES]) if self._lock is not None else None
-        if lost is not None:
-            yield f"{self._path}-wal: damaged at frame {lost.frame}, {lost.commits} commits behind are lost"
-        elif marked_loss(self._path, frames_read(self._connection, self._path), mark):
-            yield f"{self._path}-wal: its last acknowledged commits are missing"
+    def _faults(self, faults_max: int) -> Iterator[str]:
+        """Of pages and indexes."""
+        for (found,) in self._connection.execute(f"PRAGMA integrity_check({faults_max})").fetchall():
+            if found != "ok":
+                yield from (f"structure: {line}" for line in found.splitlines() if line[:3] != "***")
 
     def rows(self) -> Iterator[str]:
         for check in row_checks.ALL:
@@ -112,12 +127,13 @@ class SqliteInspection:
         found: list[str] = []
         with self._telling("threads", found), self._moment():
             row = self._connection.execute(_THREAD, (key,)).fetchone()
-            if row is not None:
+            thread = known_of(row) if row is not None else None
+            if thread is not None:
                 self._counts["threads"] += 1
-                thread = known_of(row)
-                if thread is not None:
-                    yield thread
-                    yield from self._beside(thread)
+                yield thread
+                yield from self._beside(thread)
+            elif row is not None:
+                self.gone_count += 1
         yield from found
 
     @contextmanager
@@ -182,19 +198,32 @@ def open_inspection(path: Path | str) -> SqliteInspection:
     """
     file = Path(path).resolve()  # as its server, whose lock and log stand beside it
     if not file.is_file():
-        raise FileUnusable(f"{file} is not there")
+        raise FileUnusable(f"{file} is {'no file' if file.exists() else 'not there'}")
     lock, served = _locked(file)
     try:
         if not served:
             check_own_log(file)
         connection = _connect(file, alone=not served)
+        try:
+            loss = None if served else _loss(connection, file, lock)
+            _require_ours(connection, file, loss)
+        except BaseException:
+            connection.close()
+            raise
     except BaseException as error:
         if lock is not None:
             lock.release()
         if isinstance(error, OSError):
             raise FileUnusable(f"{file} cannot be read: {error.strerror}") from error
         raise
-    return SqliteInspection(file, connection, lock, served=served)
+    return SqliteInspection(file, connection, lock, served=served, loss=loss)
+
+
+def _loss(connection: sqlite3.Connection, path: Path, lock: FileLock | None) -> LogLoss | None:
+    """None also where the file cannot be read at all: that is told by itself."""
+    with suppress(*UNREADABLE):
+        return log_loss(connection, path, lock.noted if lock is not None else b"")
+    return None
 
 
 def _locked(path: Path) -> tuple[FileLock | None, bool]:
@@ -228,25 +257,40 @@ def _connect(path: Path, *, alone: bool) -> sqlite3.Connection:
         connection = sqlite3.connect(f"{path.as_uri()}?{options}", uri=True, isolation_level=None)
     except sqlite3.Error as error:
         raise FileUnusable(f"{path} cannot be opened: {error}") from error
-    try:
-        connection.text_factory = checksums.lenient_text
-        connection.execute("PRAGMA cell_size_check = ON")
-        _require_ours(connection, path)
-    except UNREADABLE as error:
-        connection.close()
-        raise FileUnusable(f"{path} cannot be read: {error}") from error
-    except BaseException:
-        connection.close()
-        raise
+    connection.text_factory = checksums.lenient_text
+    connection.execute("PRAGMA cell_size_check = ON")
     return connection
 
 
-def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+def _require_ours(connection: sqlite3.Connection, path: Path, loss: LogLoss | None) -> None:
+    """Raises FileUnusable for what is no file of ours, or of another schema. What is ours and damaged is
+    looked at all the same; only a log that is not read may make it seem another file than it is.
+    """
+    try:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    except UNREADABLE as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
+            raise FileUnusable(f"{path} is damaged: {error}; a backup is the way back") from error
+        raise FileUnusable(f"{path} cannot be read: {error}") from error
     if application_id != APPLICATION_ID:
         raise FileUnusable(f"{path} is not a database of this program")
-    (schema,) = connection.execute("SELECT schema FROM meta").fetchone()
-    if schema != NEWEST_SCHEMA:
+    try:
+        row = connection.execute("SELECT schema, core FROM meta").fetchone()
+        sealed = meta_problem(connection) is None
+    except UNREADABLE as error:
+        if loss is not None:
+            raise FileUnusable(loss.told(path)) from error
+        if str(error) == "no such table: meta":
+            raise FileUnusable(f"{path} holds nothing yet: no server has finished making it") from error
+        return
+    if row is None:
+        return
+    schema, core = row
+    if schema != NEWEST_SCHEMA and loss is not None:
+        raise FileUnusable(loss.told(path))
+    if schema > NEWEST_SCHEMA or (core > CORE_VERSION and sealed):
+        raise newer(path, schema, core, NEWEST_SCHEMA)
+    if schema != NEWEST_SCHEMA and sealed:
         raise FileUnusable(
             f"{path} has schema {schema}, this release checks schema {NEWEST_SCHEMA}: a server of this "
             "release brings an older file up to it"

@@ -1,6 +1,6 @@
 """The order of all commits of a tenant, for streams that span threads."""
 
-from treadle_server.ports.catalogue import CommitPage, CommitRow
+from treadle_server.ports.catalogue.commits import CommitPage, CommitRow
 from treadle_server.ports.log import ThreadKey
 from treadle_server.stores.refusals import record_corrupt
 from treadle_server.stores.sqlite import checksums
@@ -30,7 +30,7 @@ _HORIZON = "SELECT position, checksum FROM horizons WHERE tenant = ?"
 
 
 class SqliteCommits:
-    """Implements `ports.catalogue.Commits`."""
+    """Implements `ports.catalogue.commits.Commits`."""
 
     def __init__(self, readers: Readers) -> None:
         self._readers = readers

@@ -17,6 +17,7 @@ from treadle_server.stores.sqlite.lock import FileLock, FileLocked, FileUnusable
 from treadle_server.stores.sqlite.place import check_usable, unusable
 from treadle_server.stores.sqlite.reserve import give_up_left
 from treadle_server.stores.sqlite.structure import (
+    META_DAMAGED,
     MIGRATIONS,
     UNREADABLE,
     check_log,
@@ -244,14 +245,11 @@ def sync_directory(path: Path) -> None:
 
 def migrate(connection: sqlite3.Connection, path: Path, migrations: Path = MIGRATIONS) -> None:
     """Applies what is missing, each migration in one transaction. Raises FileUnusable for a newer file."""
-    schema, core = _versions(connection)
+    schema, core = _versions(connection, path)
     found = sorted((int(file.name[:4]), file) for file in migrations.glob("[0-9][0-9][0-9][0-9]_*.sql"))
     newest = found[-1][0]
     if schema > newest or core > CORE_VERSION:
-        raise FileUnusable(
-            f"{path} was written by a newer release (schema {schema}, core {core}; "
-            f"this one knows schema {newest}, core {CORE_VERSION})"
-        )
+        raise newer(path, schema, core, newest)
     check_meta(connection, path)
     _add_functions(connection)
     for number, file in found:
@@ -259,10 +257,21 @@ def migrate(connection: sqlite3.Connection, path: Path, migrations: Path = MIGRA
             _apply(connection, number, file.read_text("utf-8"))
 
 
-def _versions(connection: sqlite3.Connection) -> tuple[int, int]:
+def newer(path: Path, schema: int, core: int, newest: int) -> FileUnusable:
+    """Says that a later release has written the file."""
+    return FileUnusable(
+        f"{path} was written by a newer release (schema {schema}, core {core}; "
+        f"this one knows schema {newest}, core {CORE_VERSION})"
+    )
+
+
+def _versions(connection: sqlite3.Connection, path: Path) -> tuple[int, int]:
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
         return 0, 0
-    schema, core = connection.execute("SELECT schema, core FROM meta").fetchone()
+    row = connection.execute("SELECT schema, core FROM meta").fetchone()
+    if row is None:
+        raise damaged(path, META_DAMAGED)
+    schema, core = row
     return schema, core
 
 

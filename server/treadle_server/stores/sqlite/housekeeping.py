@@ -9,7 +9,7 @@ from typing import ClassVar
 import structlog
 
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.catalogue import TenantRow, Tenants
+from treadle_server.ports.catalogue.tenants import TenantRow, Tenants
 from treadle_server.stores.sqlite import checksums
 from treadle_server.stores.sqlite.changes import Changes
 from treadle_server.stores.sqlite.commits import COMMIT_INTACT
@@ -82,7 +82,10 @@ class _GiveBack:
 
 
 class SqliteHousekeeping:
-    """Implements `ports.catalogue.Housekeeping`. What is purged leaves its row, and so its id taken."""
+    """Implements `ports.catalogue.housekeeping.Housekeeping`.
+
+    What is purged leaves its row, and so its id taken.
+    """
 
     def __init__(self, changes: Changes, readers: Readers, tenants: Tenants) -> None:
         self._changes = changes

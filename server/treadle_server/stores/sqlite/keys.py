@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from treadle_server.ports.catalogue import ApiKeyRow, NewApiKey, Page, Position
+from treadle_server.ports.catalogue.keys import ApiKeyRow, NewApiKey
+from treadle_server.ports.catalogue.pages import Page, Position
 from treadle_server.ports.log import RequestRow
 from treadle_server.stores.refusals import id_taken, revision_differs
 from treadle_server.stores.sqlite import checksums
@@ -35,7 +36,7 @@ WHERE api_key = ?2 AND delete_time IS NULL"""
 
 
 class SqliteApiKeys:
-    """Implements `ports.catalogue.ApiKeys`."""
+    """Implements `ports.catalogue.keys.ApiKeys`."""
 
     def __init__(self, changes: Changes, readers: Readers) -> None:
         self._changes = changes

@@ -10,6 +10,7 @@ from treadle_server.stores.refusals import events_corrupt
 from treadle_server.stores.sqlite import checksums
 from treadle_server.stores.sqlite.append import Append
 from treadle_server.stores.sqlite.committer import Committer
+from treadle_server.stores.sqlite.damage import Damages
 from treadle_server.stores.sqlite.database import Database
 from treadle_server.stores.sqlite.inbox import Work, WorkTicket
 from treadle_server.stores.sqlite.readers import Readers, Row
@@ -27,15 +28,27 @@ _LAST_SEQUENCE = "SELECT sequence FROM threads WHERE thread = ? AND tenant = ?"
 class SqliteLog:
     """Implements `ports.log.Log`."""
 
-    def __init__(self, database: Database, committer: Committer, readers: Readers, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        committer: Committer,
+        readers: Readers,
+        clock: Clock,
+        damages: Damages,
+    ) -> None:
         self._epoch = database.epoch
         self._next_thread = database.next_thread
         self._committer = committer
         self._readers = readers
         self._clock = clock
+        self._damages = damages
 
     def check_writable(self) -> None:
         self._committer.check_writable()
+
+    @property
+    def blocked_by(self) -> Reason | None:
+        return self._committer.blocked_by
 
     def allocate_thread(self) -> int:
         """A key for a new thread, which none has or ever had."""
@@ -58,6 +71,14 @@ class SqliteLog:
         self._committer.subscribe(on_applied)
 
     async def read(self, key: ThreadKey, after: int, limit: int) -> list[StoredRecord]:
+        try:
+            return await self._read(key, after, limit)
+        except Refused as damage:
+            if damage.reason is Reason.RECORD_CORRUPT:
+                await self._damages.thread(key, f"event {damage.metadata['sequence']}")
+            raise
+
+    async def _read(self, key: ThreadKey, after: int, limit: int) -> list[StoredRecord]:
         try:
             rows = await self._readers.rows(_READ, (after, key.thread, key.tenant, limit))
         except Refused as damage:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from treadle_server.ports.catalogue import Page, Position
+from treadle_server.ports.catalogue.pages import Page, Position
 from treadle_server.stores.sqlite.readers import Row
 
 T = TypeVar("T")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
+import structlog
 
 from treadle_server.ports.log import StoreFailed
 from treadle_server.stores.refusals import record_corrupt, unavailable
@@ -13,6 +14,7 @@ from treadle_server.stores.sqlite import checksums
 from treadle_server.stores.sqlite.faults import Fault, fault_of
 from treadle_server.stores.sqlite.lock import FileUnusable
 
+_LOG = structlog.get_logger(__name__)
 Row = tuple[Any, ...]
 
 _PRAGMAS = ("query_only = ON", "cell_size_check = ON", "trusted_schema = OFF", "temp_store = MEMORY")
@@ -29,6 +31,7 @@ class Readers:
         self._connections = connections
         self._under_way = [0] * len(connections)
         self._on_fatal = on_fatal
+        self._damage_told = False
         self.reads = 0
         """Reads made so far."""
 
@@ -114,10 +117,18 @@ class Readers:
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY:
             return None  # a statement that writes
         if fault is Fault.DAMAGE:
+            self._tell_damage(error)
             return record_corrupt("a page")
         if fault is Fault.BUSY or _lost_a_race(error):
             return unavailable("another process holds its lock")
         return self._stop(error) if fault is Fault.STORE else None
+
+    def _tell_damage(self, error: Exception) -> None:
+        """Once: nobody can say whose the page is."""
+        if not self._damage_told:
+            self._damage_told = True
+            advice = "treadle check names what is damaged; the way back is a backup"
+            _LOG.error("page_damaged", why=str(error), advice=advice)
 
     def _stop(self, error: Exception) -> StoreFailed:
         failure = StoreFailed(f"the store cannot be read: {error!r}")

@@ -6,7 +6,7 @@ from treadle_server.stores.sqlite.statements import FIND_REQUEST, request_of
 
 
 class SqliteRequests:
-    """Implements `ports.catalogue.Requests`."""
+    """Implements `ports.catalogue.requests.Requests`."""
 
     def __init__(self, readers: Readers) -> None:
         self._readers = readers

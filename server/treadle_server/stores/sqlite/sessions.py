@@ -1,6 +1,7 @@
 """Sessions."""
 
-from treadle_server.ports.catalogue import Page, Position, SessionRow
+from treadle_server.ports.catalogue.pages import Page, Position
+from treadle_server.ports.catalogue.sessions import SessionRow
 from treadle_server.ports.log import NewSession, RequestRow
 from treadle_server.stores.refusals import id_taken
 from treadle_server.stores.sqlite import checksums
@@ -30,7 +31,7 @@ SELECT {COLUMNS} FROM sessions WHERE tenant = ? AND session < ? ORDER BY session
 
 
 class SqliteSessions:
-    """Implements `ports.catalogue.Sessions`."""
+    """Implements `ports.catalogue.sessions.Sessions`."""
 
     def __init__(self, changes: Changes, readers: Readers) -> None:
         self._changes = changes

@@ -10,6 +10,7 @@ from treadle_server.stores.sqlite.backup import SqliteCopies
 from treadle_server.stores.sqlite.changes import Changes
 from treadle_server.stores.sqlite.commits import SqliteCommits
 from treadle_server.stores.sqlite.committer import Committer
+from treadle_server.stores.sqlite.damage import Damages
 from treadle_server.stores.sqlite.database import Database, Durability, open_database
 from treadle_server.stores.sqlite.housekeeping import SqliteHousekeeping
 from treadle_server.stores.sqlite.keys import SqliteApiKeys
@@ -40,9 +41,10 @@ class SqliteStore:
         self.committer = committer
         self.readers = readers
         changes = Changes(committer, clock)
-        self.log = SqliteLog(database, committer, readers, clock)
+        damages = Damages(database.path, readers)
+        self.log = SqliteLog(database, committer, readers, clock, damages)
         self.commits = SqliteCommits(readers)
-        self.threads = SqliteThreads(changes, readers)
+        self.threads = SqliteThreads(changes, readers, damages)
         self.requests = SqliteRequests(readers)
         self.agents = SqliteAgents(changes, readers)
         self.sessions = SqliteSessions(changes, readers)

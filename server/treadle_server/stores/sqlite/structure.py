@@ -2,12 +2,21 @@
 
 import sqlite3
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from treadle_server.stores.sqlite import checksums
-from treadle_server.stores.sqlite.frames import MARK_BYTES, Mark, dropped, foreign, frames_read, marked_loss
+from treadle_server.stores.sqlite.frames import (
+    MARK_BYTES,
+    Dropped,
+    Mark,
+    dropped,
+    foreign,
+    frames_read,
+    marked_loss,
+)
 from treadle_server.stores.sqlite.lock import FileUnusable
 
 _LOG = structlog.get_logger(__name__)
@@ -17,7 +26,9 @@ UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What a damaged file raises: SQLite quotes the damage, which need not be text."""
 CHECK_SECONDS = 0.5
 """How long a start looks for damage. A larger file is served without having been looked through."""
+META_DAMAGED = "its row of meta is not as it was written"
 _STEPS = 2_000
+_UNSYNCED = "power was lost before they were synced, or damage"
 # What ANALYZE leaves is an operator's, and only advises SQLite.
 _SCHEMA = """
 SELECT coalesce(sql, name) FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%' ORDER BY type, name"""
@@ -56,23 +67,49 @@ def check_log(path: Path, noted: bytes) -> None:
     except sqlite3.Error:
         return  # whoever opens it next says why
     try:
-        lost = dropped(connection, path)
-        acknowledged = marked_loss(path, frames_read(connection, path), Mark.decode(noted[:MARK_BYTES]))
+        loss = log_loss(connection, path, noted)
     except UNREADABLE:
         return
     finally:
         connection.close()
-    if acknowledged or (lost is not None and acknowledged is None and (lost.commits > 1 or not lost.frame)):
+    if loss is not None and loss.acknowledged:
+        raise FileUnusable(loss.told(path))
+    if loss is not None and loss.dropped is not None:
+        lost = loss.dropped
+        _LOG.warning("commits_dropped", count=lost.commits, frame=lost.frame, why=_UNSYNCED)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLoss:
+    """What of the log beside a file is not read, though it was committed."""
+
+    dropped: Dropped | None
+    """None when the log ends before it."""
+    acknowledged: bool
+    """Else it cannot be told: power may have been lost before it was synced."""
+
+    def told(self, path: Path) -> str:
+        """What is wrong, and what to do."""
+        lost = self.dropped
         where = f"at frame {lost.frame}" if lost is not None else "at its end"
+        if not self.acknowledged:
+            return f"{path}-wal is broken off {where}: a commit behind it is lost; {_UNSYNCED}"
+        count = f"{lost.commits} " if lost is not None and lost.frame and lost.commits > 1 else ""
         older = f"; if both are an older copy, remove {path}-lock instead" if lost is None else ""
-        raise FileUnusable(
-            f"{path}-wal is damaged {where}: commits behind it would be lost, though they were acknowledged; "
-            f"restore a backup, or keep a copy and remove {path}-wal to go on without all that is in it"
-            f"{older}"
+        return (
+            f"{path}-wal is damaged {where}: {count}commits behind it would be lost, though they were "
+            f"acknowledged; restore a backup, or keep a copy and remove {path}-wal to go on without all that "
+            f"is in it{older}"
         )
-    if lost is not None:
-        why = "power was lost before they were synced, or damage"
-        _LOG.warning("commits_dropped", count=lost.commits, frame=lost.frame, why=why)
+
+
+def log_loss(connection: sqlite3.Connection, path: Path, noted: bytes) -> LogLoss | None:
+    """None if SQLite reads all that was committed. `noted` is the mark of the server before."""
+    lost = dropped(connection, path)
+    marked = marked_loss(path, frames_read(connection, path), Mark.decode(noted[:MARK_BYTES]))
+    if marked or (lost is not None and marked is None and (lost.commits > 1 or not lost.frame)):
+        return LogLoss(lost, acknowledged=True)
+    return LogLoss(lost, acknowledged=False) if lost is not None else None
 
 
 def check_own_log(path: Path) -> None:
@@ -86,16 +123,20 @@ def check_own_log(path: Path) -> None:
 
 def check_meta(connection: sqlite3.Connection, path: Path) -> None:
     """Raises FileUnusable unless the schema and the row of `meta` are as they were written."""
+    problem = meta_problem(connection)
+    if problem is not None:
+        raise damaged(path, problem)
+
+
+def meta_problem(connection: sqlite3.Connection) -> str | None:
+    """What is wrong with the schema or the row of `meta`."""
     if not _sealed(connection):
-        return
+        return None
     weights = checksums.sum_sql(checksums.META)
-    sound, schema = connection.execute(
-        f"SELECT check_sum IS ({weights}), schema_checksum FROM meta"
-    ).fetchone()
-    if not sound:
-        raise damaged(path, "its row of meta is not as it was written")
-    if schema != _schema_checksum(connection):
-        raise damaged(path, "its schema is not as it was written")
+    rows = connection.execute(f"SELECT check_sum IS ({weights}), schema_checksum FROM meta").fetchall()
+    if len(rows) != 1 or not rows[0][0]:
+        return META_DAMAGED
+    return None if rows[0][1] == _schema_checksum(connection) else "its schema is not as it was written"
 
 
 def seal(connection: sqlite3.Connection) -> None:

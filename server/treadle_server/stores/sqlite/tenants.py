@@ -1,6 +1,7 @@
 """Tenants."""
 
-from treadle_server.ports.catalogue import Page, Position, TenantRow
+from treadle_server.ports.catalogue.pages import Page, Position
+from treadle_server.ports.catalogue.tenants import TenantRow
 from treadle_server.ports.log import RequestRow
 from treadle_server.stores.refusals import id_taken, revision_differs
 from treadle_server.stores.sqlite import checksums
@@ -23,7 +24,7 @@ _COUNT = "SELECT count(*) FROM tenants"
 
 
 class SqliteTenants:
-    """Implements `ports.catalogue.Tenants`."""
+    """Implements `ports.catalogue.tenants.Tenants`."""
 
     def __init__(self, changes: Changes, readers: Readers) -> None:
         self._changes = changes

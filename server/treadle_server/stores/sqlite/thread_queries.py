@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from treadle_server.ports.catalogue import (
+from treadle_server.ports.catalogue.thread_queries import (
     Condition,
     Operator,
     ThreadColumn,
     ThreadOrder,
     ThreadQuery,
-    ThreadRow,
 )
+from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.stores.sqlite import checksums
 
 ALTERNATIVES_MAX = 100

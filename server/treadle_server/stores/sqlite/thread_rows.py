@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from treadle_server.core.errors import Refused
 from treadle_server.core.kinds import StopReason, ThreadState
-from treadle_server.ports.catalogue import ThreadRow
+from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.ports.log import ThreadKey
 from treadle_server.stores.refusals import record_corrupt
 from treadle_server.stores.sqlite import checksums

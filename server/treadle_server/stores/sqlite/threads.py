@@ -1,16 +1,20 @@
 """Rows of threads: found, labelled, deleted. Units of the log make and move them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from treadle_server.core.errors import Refused
 from treadle_server.core.kinds import ThreadState
-from treadle_server.ports.catalogue import ExpiredThread, Page, Position, ThreadQuery, ThreadRow, Wake
+from treadle_server.ports.catalogue.pages import Page, Position
+from treadle_server.ports.catalogue.thread_queries import ThreadQuery
+from treadle_server.ports.catalogue.threads import ExpiredThread, ThreadRow, Wake
 from treadle_server.ports.log import Conflict, RequestRow, ThreadKey
 from treadle_server.stores.refusals import revision_differs
 from treadle_server.stores.sqlite import checksums
 from treadle_server.stores.sqlite.append import FREE_SESSION, INSERT_LABEL, INSERT_TAG, details_of
 from treadle_server.stores.sqlite.changes import Changes
 from treadle_server.stores.sqlite.checksums import PROGRESS
-from treadle_server.stores.sqlite.readers import Readers
+from treadle_server.stores.sqlite.damage import Damages
+from treadle_server.stores.sqlite.readers import Readers, Row
 from treadle_server.stores.sqlite.statements import Answer, Write, WriteMany
 from treadle_server.stores.sqlite.thread_queries import fits, keys_of_page
 from treadle_server.stores.sqlite.thread_rows import ROW, known_of, thread_of
@@ -57,19 +61,35 @@ WHERE thread = ?3 AND tenant = ?4 AND state < 6"""
 
 
 class SqliteThreads:
-    """Implements `ports.catalogue.Threads`."""
+    """Implements `ports.catalogue.threads.Threads`."""
 
-    def __init__(self, changes: Changes, readers: Readers) -> None:
+    def __init__(self, changes: Changes, readers: Readers, damages: Damages) -> None:
         self._changes = changes
         self._readers = readers
+        self._damages = damages
 
     async def get(self, tenant: int, thread_id: str) -> ThreadRow | None:
-        row = await self._readers.row(_GET, (tenant, thread_id))
-        return thread_of(row) if row is not None else None
+        return await self._one(await self._readers.row(_GET, (tenant, thread_id)))
 
     async def get_by_key(self, key: ThreadKey) -> ThreadRow | None:
-        row = await self._readers.row(_GET_BY_KEY, (key.tenant, key.thread))
-        return thread_of(row) if row is not None else None
+        return await self._one(await self._readers.row(_GET_BY_KEY, (key.tenant, key.thread)))
+
+    async def _one(self, row: Row | None) -> ThreadRow | None:
+        """Raises Refused(RECORD_CORRUPT), and has told it then."""
+        try:
+            return thread_of(row) if row is not None else None
+        except Refused:
+            assert row is not None
+            await self._damages.thread(ThreadKey(row[0], row[1]), "its row")
+            raise
+
+    async def _known(self, rows: Iterable[Row]) -> "list[ThreadRow]":
+        """Those that are not deleted, damaged ones too."""
+        found = [thread for row in rows if (thread := known_of(row)) is not None]
+        for thread in found:
+            if thread.damaged:
+                await self._damages.thread(thread.key, "its row")
+        return found
 
     async def expired(self, tenant: int, thread_id: str) -> ExpiredThread | None:
         row = await self._readers.row(_EXPIRED, (tenant, thread_id))
@@ -80,7 +100,11 @@ class SqliteThreads:
         if row is None:
             return None
         body, checksum = row
-        checksums.verify(checksum, f"spec {digest.hex()}", digest, body)
+        try:
+            checksums.verify(checksum, f"spec {digest.hex()}", digest, body)
+        except Refused:
+            await self._damages.spec(tenant, digest)
+            raise
         return bytes(body)
 
     async def list(self, query: ThreadQuery) -> Page[ThreadRow]:
@@ -88,13 +112,12 @@ class SqliteThreads:
         sql = _PAGE.format(keys=keys, way="DESC" if query.descending else "ASC")
         rows = await self._readers.rows(sql, values)
         kept = rows[: query.limit]
-        found = [known_of(row[1:]) for row in kept]
-        items = tuple(thread for thread in found if thread is not None and fits(query, thread))
+        found = await self._known(row[1:] for row in kept)
+        items = tuple(thread for thread in found if fits(query, thread))
         return Page(items, (kept[-1][0], kept[-1][2]) if len(rows) > query.limit and kept else None)
 
     async def unfinished(self, *, after: int, limit: int) -> Sequence[ThreadRow]:
-        rows = await self._readers.rows(_UNFINISHED, (after, limit))
-        return [thread for row in rows if (thread := known_of(row)) is not None]
+        return await self._known(await self._readers.rows(_UNFINISHED, (after, limit)))
 
     async def wakes(self, *, until: int, limit: int, after: Position | None = None) -> Sequence[Wake]:
         rows = await self._readers.rows(_WAKES, (until, *(after or (0, 0)), limit))

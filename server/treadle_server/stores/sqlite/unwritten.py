@@ -20,6 +20,11 @@ def failed(cause: Exception) -> StoreFailed:
     return failure
 
 
+def verdict_on(error: Exception) -> Fenced | StoreFailed:
+    """What the store ends by when it meets an error that nobody expects."""
+    return error if isinstance(error, Fenced) else failed(error)
+
+
 def refusal_after(reason: Fenced | StoreFailed) -> Exception:
     """Outcome of what was never begun: it is known that nothing was written."""
     return reason if isinstance(reason, Fenced) else unavailable("it has failed")

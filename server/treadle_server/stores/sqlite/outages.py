@@ -5,22 +5,27 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from treadle_server.core.errors import Refused
+import structlog
+
+from treadle_server.core.errors import Reason, Refused
 from treadle_server.stores.refusals import disk_full, unavailable
-from treadle_server.stores.sqlite.faults import Fault
+from treadle_server.stores.sqlite.faults import Fault, fault_of
 from treadle_server.stores.sqlite.inbox import Urgency, WorkTicket
+from treadle_server.stores.sqlite.reserve import Reserve
+
+_LOG = structlog.get_logger(__name__)
 
 RETRY_SECONDS = 0.5
 """How long the committer waits between two tries of what waits."""
 RETRY_SECONDS_MAX = 8.0
-"""As long, once the store has stalled again and again."""
+"""As long, once one outage follows the other."""
 CALM_SECONDS = 60.0
-"""Who stalls again within that has relapsed. No line of the server's log comes more often."""
+"""An outage within that time of the last is a relapse. No line of the server's log comes more often."""
 LOG_TOO_LONG = "a reader holds an old state of the file, and the log beside it may grow no further"
 
 
 @dataclass(slots=True)
-class Stall:
+class Outage:
     """What waits, in the order in which it came. A thread's units never overtake each other.
 
     Made and changed on the committer's thread; `refuse` may be called on any.
@@ -60,6 +65,11 @@ class Stall:
             return "disk_full"
         return "store_locked" if self.cause is Fault.BUSY else "log_at_bound"
 
+    @property
+    def reason(self) -> Reason:
+        """As `refuse` has it, for who only looks."""
+        return Reason.DISK_FULL if self.cause is Fault.FULL else Reason.STORE_UNAVAILABLE
+
     def refuse(self) -> Refused:
         """Why what a caller asks is not written now."""
         self.refused_count += 1
@@ -97,30 +107,62 @@ class Stall:
         return sorted(urgent, key=lambda group: sum(ticket.work.byte_count for ticket in group))
 
 
-@dataclass(slots=True)
-class Relapses:
-    """Stalls that begin soon after others: the more there are, the longer each lasts at least."""
+class Outages:
+    """How they begin and end, and what the server's log says of it. The more relapses there are, the longer
+    each lasts at least.
 
-    count: int = 0
-    ended_at: float = -math.inf
-    _told_at: dict[str, float] = field(default_factory=dict)
+    Changed on the committer's thread; `current` may be read on any.
+    """
 
-    def begin(self, cause: Fault | None) -> Stall:
-        soon = time.monotonic() < self.ended_at + CALM_SECONDS
-        self.count = self.count + 1 if soon else 0
-        return Stall(cause, min(RETRY_SECONDS * 2.0**self.count, RETRY_SECONDS_MAX))
+    def __init__(self, reserve: Reserve) -> None:
+        self.current: Outage | None = None
+        self._reserve = reserve
+        self._relapse_count = 0
+        self._ended_at = -math.inf
+        self._told_at: dict[str, float] = {}
 
-    def end(self) -> None:
-        self.ended_at = time.monotonic()
-
-    def tell(self, stall: Stall) -> bool:
-        """Whether the server's log should have it now."""
-        now = time.monotonic()
-        if stall.told == stall.event or now < self._told_at.get(stall.event, -math.inf) + CALM_SECONDS:
+    def begins_by(self, error: Exception) -> bool:
+        """Whether an error says that nothing can be written for a time: an outage begins, or goes on."""
+        fault = fault_of(error)
+        if fault not in (Fault.FULL, Fault.BUSY):
             return False
-        self._told_at[stall.event] = now
-        stall.told = stall.event
+        if self.current is None or self.current.cause is not fault:
+            self.begin(fault, str(error))
         return True
+
+    def begin(self, cause: Fault | None, why: str = "") -> Outage:
+        """Or goes on with one for another cause."""
+        outage = self.current = self.current or self._next(cause)
+        outage.cause, outage.why = cause, why
+        self.tell(outage)
+        return outage
+
+    def tell(self, outage: Outage) -> None:
+        """Writes it to the server's log, unless that has it, or had one like it a moment ago."""
+        now, event = time.monotonic(), outage.event
+        if outage.told == event or now < self._told_at.get(event, -math.inf) + CALM_SECONDS:
+            return
+        self._told_at[event] = now
+        outage.told = event
+        figures = {"free_bytes": self._reserve.free_bytes, "reserve_bytes": self._reserve.byte_count}
+        _LOG.error(event, **figures, **({"why": outage.why} if outage.why else {}))
+
+    def end(self, outage: Outage) -> None:
+        self.current = None
+        self._ended_at = time.monotonic()
+        if outage.told:
+            _LOG.warning(
+                "store_writable",
+                seconds=round(time.monotonic() - outage.since, 1),
+                refused=outage.refused_count,
+                written_late=outage.written_count,
+                free_bytes=self._reserve.free_bytes,
+            )
+
+    def _next(self, cause: Fault | None) -> Outage:
+        soon = time.monotonic() < self._ended_at + CALM_SECONDS
+        self._relapse_count = self._relapse_count + 1 if soon else 0
+        return Outage(cause, min(RETRY_SECONDS * 2.0**self._relapse_count, RETRY_SECONDS_MAX))
 
 
 def _is_urgent(ticket: WorkTicket) -> bool:

@@ -1,4 +1,4 @@
-"""Stalls that end only with a proof, that come again, and that one large unit must not prolong for others."""
+"""Outages end only with a proof, may come again, and one large unit must not prolong them for others."""
 
 import asyncio
 import sqlite3
@@ -13,12 +13,13 @@ from structlog.testing import capture_logs
 
 from tests.contract.units import create, new_thread, projection, records
 from tests.stores.disk import LARGE, Space, fill_the_disk, free_the_disk, open_with, refusal
-from tests.stores.kit import Opened, StatementWork, until
+from tests.stores.kit import Opened, StatementWork
+from tests.waiting import eventually
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.log import Log, ThreadKey, Ticket, Unit
 from treadle_server.stores.sqlite.inbox import Urgency
+from treadle_server.stores.sqlite.outages import RETRY_SECONDS
 from treadle_server.stores.sqlite.reserve import Reserve
-from treadle_server.stores.sqlite.stalls import RETRY_SECONDS
 from treadle_server.stores.sqlite.statements import Answer
 
 RESERVE = 1024 * 1024
@@ -64,11 +65,11 @@ async def test_a_disk_without_a_reserve_stays_full_until_there_is_room(bare: Ope
         space.free = 0
         await refused_for_room(log)
         asked = space.asked
-        await until(lambda: space.asked >= asked + 3)  # tried again and again, with nothing that waits
+        await eventually(lambda: space.asked >= asked + 3)  # tried again and again, with nothing that waits
         still = refusal(log)
         space.free = 1 << 40
         await free_the_disk(bare.store)
-        await until(lambda: refusal(log) is None)
+        await eventually(lambda: refusal(log) is None)
         await large_creation(log).wait()
 
     assert still is not None
@@ -81,22 +82,22 @@ async def test_what_waited_and_is_written_proves_that_there_is_room(bare: Opened
     await fill_the_disk(bare.store)
     space.free = 0  # as far as the system says
     waits = log.submit(Unit(key, 1, [LARGE]))
-    await until(lambda: refusal(log) is not None)
+    await eventually(lambda: refusal(log) is not None)
 
     await free_the_disk(bare.store)
     await waits.wait()
 
-    await until(lambda: refusal(log) is None)
+    await eventually(lambda: refusal(log) is None)
 
 
-async def test_a_stall_that_comes_again_lasts_longer_and_is_not_logged_again(bare: Opened) -> None:
+async def test_an_outage_that_comes_again_lasts_longer_and_is_not_logged_again(bare: Opened) -> None:
     log, seconds = bare.store.log, []
     with capture_logs() as lines:
         await fill_the_disk(bare.store)  # a quota, perhaps: the disk has room
         for _ in range(3):
             await refused_for_room(log)
             started = time.monotonic()
-            await until(lambda: refusal(log) is None)
+            await eventually(lambda: refusal(log) is None)
             seconds.append(time.monotonic() - started)
 
     assert seconds[1] >= 2 * RETRY_SECONDS * 0.9
@@ -116,10 +117,10 @@ async def test_a_lock_that_another_process_keeps_is_waited_for_though_nothing_wa
         await large_creation(log).wait()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(4 * RETRY_SECONDS):
-            await until(lambda: refusal(log) is None)
+            await eventually(lambda: refusal(log) is None)
     other.execute("ROLLBACK")
     other.close()
-    await until(lambda: refusal(log) is None)
+    await eventually(lambda: refusal(log) is None)
 
     assert refused.value.reason is Reason.STORE_UNAVAILABLE
     await large_creation(log).wait()
@@ -144,7 +145,7 @@ async def test_a_large_end_of_one_thread_keeps_no_other_thread_from_its_end(
 
     assert waits
     space.free = 1 << 40
-    await until(lambda: refusal(log) is None)
+    await eventually(lambda: refusal(log) is None)
 
 
 @dataclass(slots=True)
@@ -172,7 +173,7 @@ async def test_what_found_no_room_is_not_tried_again_with_every_arrival(kept: Op
     with pytest.raises(Refused):
         await large_creation(store.log).wait()
     waits = store.committer.submit(StatementWork([meets], urgency=Urgency.URGENT, thread=1 << 40))
-    await until(lambda: meets.tries > 0)
+    await eventually(lambda: meets.tries > 0)
 
     started, before, tickets = time.monotonic(), meets.tries, []
     for key in keys:
@@ -187,4 +188,4 @@ async def test_what_found_no_room_is_not_tried_again_with_every_arrival(kept: Op
     meets.until = 0
     await waits.wait()
     space.free = 1 << 40
-    await until(lambda: refusal(store.log) is None)
+    await eventually(lambda: refusal(store.log) is None)
