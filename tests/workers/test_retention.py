@@ -11,7 +11,7 @@ from tests.contract.units import COMPLETED, NOW, new_thread, projection, records
 from tests.stores.kit import HandClock, Opened, open_store
 from tests.waiting import eventually
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.log import ThreadKey, Unit
+from treadle_server.ports.log import Fenced, StoreFailed, ThreadKey, Unit
 from treadle_server.workers.retention import Retention
 
 HOUR = 3_600_000_000
@@ -123,13 +123,14 @@ async def test_it_looks_again_by_itself(opened: Opened, clock: HandClock) -> Non
 class FailsOnce:
     """Housekeeping that fails at the first call and has nothing to do afterwards."""
 
-    def __init__(self) -> None:
+    def __init__(self, failure: Exception | None = None) -> None:
         self.calls = 0
+        self._failure = failure or RuntimeError("the disk is on fire")
 
     async def expire_threads(self, now: int, retention: int | None) -> int:
         self.calls += 1
         if self.calls == 1:
-            raise RuntimeError("the disk is on fire")
+            raise self._failure
         return 0
 
     async def purge_threads(self) -> int:
@@ -162,6 +163,16 @@ async def test_a_failure_is_logged_and_tried_again() -> None:
 
     assert [entry["event"] for entry in logs] == ["retention_failed"]
     assert housekeeping.calls > 1
+
+
+@pytest.mark.parametrize("failure", [StoreFailed("it cannot be read"), Fenced("at epoch 2")])
+async def test_what_the_store_has_told_itself_is_not_told_again(failure: Exception) -> None:
+    retention = Retention(FailsOnce(failure), HandClock(), default_micros=None)
+
+    with structlog.testing.capture_logs() as logs:
+        await retention.look()
+
+    assert logs == []
 
 
 class MeetsDamage(FailsOnce):

@@ -11,6 +11,7 @@ from treadle_server.engine.timers import AHEAD_MICROS
 from treadle_server.ports.catalogue.housekeeping import Housekeeping
 from treadle_server.ports.catalogue.threads import Threads
 from treadle_server.ports.clock import Clock
+from treadle_server.ports.log import Fenced, StoreFailed
 
 _LOG = structlog.get_logger(__name__)
 LOOK_SECONDS = 30.0
@@ -54,7 +55,7 @@ class Sweeper:
                 try:
                     await step()
                 except Exception as error:
-                    if not _put_off(error):
+                    if not _known(error):
                         _LOG.exception("sweep_failed")
             self.looks += 1
             await asyncio.sleep(self._look_seconds)
@@ -81,8 +82,10 @@ class Sweeper:
         )
 
 
-def _put_off(error: Exception) -> bool:
-    """Nothing can be written at present, which the store has told: it is for the next look."""
+def _known(error: Exception) -> bool:
+    """The store has told it: it takes nothing at present, and the next look will do, or never will again."""
+    if isinstance(error, StoreFailed | Fenced):
+        return True
     return isinstance(error, Refused) and error.reason in (Reason.DISK_FULL, Reason.STORE_UNAVAILABLE)
 
 

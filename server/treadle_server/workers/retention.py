@@ -8,6 +8,7 @@ import structlog
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.catalogue.housekeeping import Housekeeping
 from treadle_server.ports.clock import Clock
+from treadle_server.ports.log import Fenced, StoreFailed
 
 _LOG = structlog.get_logger(__name__)
 LOOK_SECONDS = 10.0
@@ -90,6 +91,8 @@ async def _alone(work: Callable[[], Awaitable[int]]) -> int:
         if refused.reason in (Reason.DISK_FULL, Reason.STORE_UNAVAILABLE):
             raise
         _tell(refused)
+    except (StoreFailed, Fenced):
+        return 0  # the store has said so, and the server stops
     except Exception:
         _LOG.exception("retention_failed")
     return 0
