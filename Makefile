@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS ?= 3
 
-.PHONY: help setup demo test check generate bench soak planted mutants clean
+.PHONY: help setup demo test check generate bench soak machine planted mutants clean
 
 help:
 	@echo "make demo      an agent at work, streaming, through a kill of its server"
@@ -13,6 +14,7 @@ help:
 	@echo "make generate  stubs from protos/"
 	@echo "make bench     the benchmarks beside their floors"
 	@echo "make soak      long fault and load runs"
+	@echo "make machine   two thousand random sequences of what can be asked of threads"
 	@echo "make planted   bugs planted one by one, and the tests that find them"
 	@echo "make mutants   code changed a little, thousands of times, to see tests fail"
 
@@ -28,8 +30,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/treadle demo
 
-test: setup
-	$(BIN)/python -m pytest
+test: setup  # most tests wait for processes, so there may be more workers than cores
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -49,6 +51,9 @@ bench: setup
 
 soak: setup
 	$(BIN)/python -m pytest -m soak -s --timeout 7200
+
+machine: setup
+	$(BIN)/python -m pytest tests/machine -m soak -s --timeout 7200
 
 planted: setup
 	$(BIN)/python -m tests.faults.planted

@@ -13,7 +13,9 @@ from treadle_server.clock import SteadyClock
 from treadle_server.config import Config
 from treadle_server.core.errors import Refused
 from treadle_server.engine.admission import Bounds
+from treadle_server.engine.checks import Checks
 from treadle_server.engine.embedded import EmbeddedEngine
+from treadle_server.engine.history import History
 from treadle_server.engine.journal import Journal
 from treadle_server.engine.quarantine import PACE, Pace
 from treadle_server.engine.recovery import recover
@@ -25,10 +27,12 @@ from treadle_server.feed.tenants import CommitFeed
 from treadle_server.leaving import EXIT_UNUSABLE, leave_if_failed, on_fatal, on_signals, unless_stopped
 from treadle_server.models.providers import Providers
 from treadle_server.overdue import OVERDUE_SECONDS, Overdue
+from treadle_server.ports.catalogue.memories import Room
 from treadle_server.ports.tools import Notes, Toolbox
 from treadle_server.rpc.admin import AdminServicer
 from treadle_server.rpc.admission import Admission, Backlog, LaneLimits
 from treadle_server.rpc.agents import AgentServicer
+from treadle_server.rpc.approvals import ApprovalServicer
 from treadle_server.rpc.doorway import Doorway
 from treadle_server.rpc.identity import Identities
 from treadle_server.rpc.limits import (
@@ -38,8 +42,10 @@ from treadle_server.rpc.limits import (
     REQUEST_BYTES_MAX,
 )
 from treadle_server.rpc.log_lines import quieten
+from treadle_server.rpc.memories import MemoryMessages, MemoryServicer
 from treadle_server.rpc.resources import AgentMessages, BackupMessages, KeyMessages, TenantMessages
 from treadle_server.rpc.server import GrpcServer
+from treadle_server.rpc.sessions import SessionMessages, SessionServicer
 from treadle_server.rpc.stalls import Stalls
 from treadle_server.rpc.thread_filters import ThreadFilters
 from treadle_server.rpc.threads import ThreadServicer
@@ -48,8 +54,12 @@ from treadle_server.services.agent_checks import AgentChecks
 from treadle_server.services.agent_lists import AgentLists
 from treadle_server.services.agent_threads import AgentThreads
 from treadle_server.services.agents import Agents
+from treadle_server.services.approvals import Approvals
 from treadle_server.services.backups import Backups
+from treadle_server.services.child_threads import ChildThreads
+from treadle_server.services.controls import Controls
 from treadle_server.services.keys import Keys
+from treadle_server.services.memories import Memories, ThreadMemories
 from treadle_server.services.requests import Replays
 from treadle_server.services.server_info import (
     FULL,
@@ -60,18 +70,25 @@ from treadle_server.services.server_info import (
     ServerStatistics,
     store_state,
 )
+from treadle_server.services.sessions import Sessions
 from treadle_server.services.tenant_stream import TenantStream
 from treadle_server.services.tenants import Tenants
+from treadle_server.services.thread_forks import ThreadForks
+from treadle_server.services.thread_prefixes import ThreadPrefixes
 from treadle_server.services.thread_reads import ThreadReads
 from treadle_server.services.thread_starts import ThreadStarts
 from treadle_server.services.threads import Threads
 from treadle_server.services.tools import Tools
+from treadle_server.services.tree_stream import TreeStream
 from treadle_server.stores.sqlite.database import Durability
 from treadle_server.stores.sqlite.lock import FileUnusable
 from treadle_server.stores.sqlite.store import SqliteStore
 from treadle_server.tools.groups import ToolGroups
+from treadle_server.tools.memory_tools import MemoryTools
+from treadle_server.tools.predicates import ArgumentPredicates
 from treadle_server.tools.schemas import JsonSchemas
 from treadle_server.version import __version__
+from treadle_server.wire.approvals import repeats
 from treadle_server.wire.codec import ProtoCodec
 from treadle_server.workers.retention import Retention
 
@@ -112,9 +129,12 @@ class Server:
         self.store = store
         self._clock = clock
         self._codec = ProtoCodec()
+        self._history = History(store.session_records, self._codec)
         self._models = Providers()
         self._schemas = JsonSchemas()
-        self._toolbox = make_toolbox(store.notes, clock.now)
+        self._predicates = ArgumentPredicates()
+        memories = ThreadMemories(store.memories, store.threads, clock)
+        self._toolbox = MemoryTools(make_toolbox(store.notes, clock.now), memories)
         beat = config.heartbeat_seconds
         self._feed = HotFeed(store.log, self._codec, heartbeat_seconds=beat)
         self._tenant_feed = CommitFeed(store.log, store.commits, heartbeat_seconds=beat)
@@ -122,13 +142,17 @@ class Server:
         self._engine = EmbeddedEngine(
             store.log,
             Journal(store.log, self._codec, self._specs),
-            Steps(self._models, self._toolbox, self._schemas, self._feed, clock),
+            Steps(self._models, self._toolbox, self._schemas, self._feed, clock, self._predicates),
             clock,
             threads=store.threads,
             trials=store.trials,
+            starts=store.starts,
+            mailbox=store.mail,
             epoch=store.epoch,
             bounds=_bounds(config),
+            check=Checks(self._schemas, self._toolbox),
             pace=pace,
+            history=self._history,
         )
         self._sweeper = Sweeper(self._engine, store.threads, store.housekeeping, clock)
         self._replays = Replays(store.requests, clock)
@@ -165,6 +189,11 @@ class Server:
             clock=clock,
             backup_dir=config.backup_dir,
             reserve_bytes=config.disk_reserve_mib << 20,
+            memory_room=Room(
+                config.namespace_memories_max,
+                config.tenant_memories_max,
+                config.tenant_memory_mib_max << 20,
+            ),
         )
         if config.durability != "full":
             _LOG.warning("durability_relaxed", loses="the newest acknowledged changes at a power loss")
@@ -201,7 +230,7 @@ class Server:
         agents = Agents(
             store.agents,
             AgentMessages(),
-            AgentChecks(self._models, self._toolbox, self._schemas),
+            AgentChecks(self._models, self._toolbox, self._schemas, self._predicates, self._toolbox),
             AgentThreads(store.threads, self._engine, clock),
             replays,
             clock,
@@ -209,20 +238,18 @@ class Server:
         return {
             "treadle.v1.AgentService": AgentServicer(agents, AgentLists(store.agents, AgentMessages())),
             "treadle.v1.ThreadService": self._thread_servicer(agents),
+            "treadle.v1.SessionService": self._session_servicer(),
+            "treadle.v1.ApprovalService": ApprovalServicer(self._approvals()),
             "treadle.v1.ToolService": ToolServicer(Tools(self._toolbox)),
+            "treadle.v1.MemoryService": MemoryServicer(
+                Memories(store.memories, MemoryMessages(), replays, clock)
+            ),
             "treadle.v1.AdminService": AdminServicer(self._keys, self._tenants, self._backups, self._info),
         }
 
     def _thread_servicer(self, agents: Agents) -> ThreadServicer:
         store, clock, replays, engine = self.store, self._clock, self._replays, self._engine
-        reads = ThreadReads(
-            log=store.log,
-            threads=store.threads,
-            sessions=store.sessions,
-            engine=engine,
-            codec=self._codec,
-            specs=self._specs,
-        )
+        reads = self._thread_reads()
         starts = ThreadStarts(
             log=store.log,
             reads=reads,
@@ -234,22 +261,81 @@ class Server:
             schemas=self._schemas,
             clock=clock,
         )
+        engine.call_agents_by(ChildThreads(starts, agents, store.threads, store.lineage))
+        controls = Controls(reads=reads, replays=replays, engine=engine, clock=clock)
         threads = Threads(
             reads=reads,
             threads=store.threads,
             replays=replays,
-            engine=engine,
+            controls=controls,
             feed=self._feed,
             clock=clock,
         )
-        beat = self._config.heartbeat_seconds
+        forks = ThreadForks(
+            starts=starts,
+            reads=reads,
+            prefixes=ThreadPrefixes(store.log, self._codec, self._specs),
+            agents=agents,
+            models=self._models,
+            replays=replays,
+            engine=engine,
+            encode_spec=self._codec.encode_spec,
+            clock=clock,
+        )
         return ThreadServicer(
             starts=starts,
             reads=reads,
             threads=threads,
-            tenants=TenantStream(self._tenant_feed, store.threads, store.log, heartbeat_seconds=beat),
+            controls=controls,
+            forks=forks,
+            tenants=self._tenant_stream(),
+            trees=TreeStream(reads, self._tenant_stream(), store.lineage),
             filters=ThreadFilters(store.agents, store.sessions),
             codec=self._codec,
+        )
+
+    def _session_servicer(self) -> SessionServicer:
+        reads, replays, engine = self._thread_reads(), self._replays, self._engine
+        controls = Controls(reads=reads, replays=replays, engine=engine, clock=self._clock)
+        threads = Threads(
+            reads=reads,
+            threads=self.store.threads,
+            replays=replays,
+            controls=controls,
+            feed=self._feed,
+            clock=self._clock,
+        )
+        sessions = Sessions(
+            self.store.sessions, self._history, SessionMessages(), replays, threads.end, self._clock
+        )
+        return SessionServicer(sessions, self._tenant_stream(), self._codec)
+
+    def _thread_reads(self) -> ThreadReads:
+        store = self.store
+        return ThreadReads(
+            log=store.log,
+            threads=store.threads,
+            sessions=store.sessions,
+            engine=self._engine,
+            codec=self._codec,
+            specs=self._specs,
+        )
+
+    def _tenant_stream(self) -> TenantStream:
+        beat = self._config.heartbeat_seconds
+        return TenantStream(self._tenant_feed, self.store.threads, self.store.log, heartbeat_seconds=beat)
+
+    def _approvals(self) -> Approvals:
+        return Approvals(
+            approvals=self.store.approvals,
+            reads=self._thread_reads(),
+            log=self.store.log,
+            codec=self._codec,
+            repeats=repeats,
+            stream=self._tenant_stream(),
+            replays=self._replays,
+            engine=self._engine,
+            clock=self._clock,
         )
 
     def _info(self) -> ServerInfo:

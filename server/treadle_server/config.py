@@ -66,6 +66,11 @@ class Config(BaseSettings):
     """Calls of one connection at one time; its client keeps back the others. Each may cost up to 50 kB, also
     while it is being refused. This project's clients hold 500 streams on one and make short calls beside
     them."""
+    namespace_memories_max: int = Field(default=10_000, ge=1)
+    """Memories of one namespace."""
+    tenant_memories_max: int = Field(default=100_000, ge=1)
+    tenant_memory_mib_max: int = Field(default=256, ge=1, le=1_000_000)
+    """Of the texts of a tenant's memories."""
     backlog_max: int = Field(default=20_000, ge=1)
     """Changes that may wait to be written; then calls that change something are refused."""
     disk_reserve_mib: int = Field(default=16, ge=0, le=4096)

@@ -48,6 +48,8 @@ _NAMES = {
     "treadle.dev/Tenant": ["tenants/default", "tenants/other"],
     "treadle.dev/ApiKey": ["tenants/other/apiKeys/first"],
     "treadle.dev/ToolGroup": ["toolGroups/builtin"],
+    "treadle.dev/MemoryNamespace": ["memories/a", "memories/-"],
+    "treadle.dev/Memory": ["memories/a/items/k", "memories/a/items/l"],
 }
 
 

@@ -12,9 +12,22 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from treadle.v1 import admin_service_pb2, agent_service_pb2, event_pb2, thread_service_pb2, tool_service_pb2
+from treadle.v1 import (
+    admin_service_pb2,
+    agent_service_pb2,
+    event_pb2,
+    memory_service_pb2,
+    thread_service_pb2,
+    tool_service_pb2,
+)
 
-_MODULES = (admin_service_pb2, agent_service_pb2, thread_service_pb2, tool_service_pb2)
+_MODULES = (
+    admin_service_pb2,
+    agent_service_pb2,
+    memory_service_pb2,
+    thread_service_pb2,
+    tool_service_pb2,
+)
 METHODS: tuple[MethodDescriptor, ...] = tuple(
     method
     for module in _MODULES
@@ -320,9 +333,10 @@ def _kind_of(owner: Descriptor, field: FieldDescriptor) -> str:
         return str(owner.GetOptions().Extensions[resource_pb2.resource].type)
     reference = options.Extensions[resource_pb2.resource_reference]
     if reference.child_type:
-        return {"treadle.dev/AgentVersion": "treadle.dev/Agent"}.get(
-            reference.child_type, "treadle.dev/Tenant"
-        )
+        return {
+            "treadle.dev/AgentVersion": "treadle.dev/Agent",
+            "treadle.dev/Memory": "treadle.dev/MemoryNamespace",
+        }.get(reference.child_type, "treadle.dev/Tenant")
     return str(reference.type) if reference.type not in ("", "*") else ""
 
 

@@ -16,11 +16,23 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
-from treadle.v1 import admin_service_pb2, agent_service_pb2, thread_service_pb2, tool_service_pb2
+from treadle.v1 import (
+    admin_service_pb2,
+    agent_service_pb2,
+    approval_service_pb2,
+    thread_service_pb2,
+    tool_service_pb2,
+)
 from treadle.v1.event_pb2 import Heartbeat, ThreadEvent
 from treadle.v1.thread_service_pb2 import WatchThreadResponse
 
-FILES = (admin_service_pb2, agent_service_pb2, thread_service_pb2, tool_service_pb2)
+FILES = (
+    admin_service_pb2,
+    agent_service_pb2,
+    approval_service_pb2,
+    thread_service_pb2,
+    tool_service_pb2,
+)
 METHODS: dict[str, MethodDescriptor] = {
     f"/{service.full_name}/{method.name}": method
     for file in FILES

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 import pytest
@@ -20,13 +20,15 @@ from google.protobuf.empty_pb2 import Empty
 from google.rpc import error_details_pb2
 
 from tests.client.runs import THREAD, calculation, ended, numbered
-from tests.client.server import Server, answers, hangs, refuses
+from tests.client.server import Act, Server, answers, hangs, refuses
 from tests.client.test_view import CALCULATION
-from treadle import Agent, AgentVersion, ApiKey, Input, Tenant, Thread, Usage
+from treadle import Agent, AgentVersion, ApiKey, Approval, Input, Tenant, Thread, Usage
 from treadle.commands.agents import tools_of
 from treadle.v1.admin_service_pb2 import ListApiKeysResponse, ListTenantsResponse
 from treadle.v1.agent_service_pb2 import ListAgentsResponse, ListAgentVersionsResponse
-from treadle.v1.event_pb2 import StateChanged, ThreadEvent
+from treadle.v1.approval_service_pb2 import ListApprovalsResponse, WatchApprovalsResponse
+from treadle.v1.event_pb2 import QuestionAsked, StateChanged, ThreadEvent
+from treadle.v1.thread_pb2 import WaitingFor
 from treadle.v1.thread_service_pb2 import ListThreadsResponse, WatchThreadResponse
 
 RUN = WatchThreadResponse(events=calculation())
@@ -120,7 +122,32 @@ async def test_a_run_that_waits_for_people_says_how_to_follow_it(server: Server)
     ran = await finished(server, "run", "helper", "x")
 
     assert ran.code == 1
-    assert ran.err == "threads/t1 is WAITING_APPROVAL; threads/t1 goes on: treadle watch threads/t1\n"
+    assert ran.err == (
+        "threads/t1 is WAITING_APPROVAL; decide it with treadle approvals; "
+        "threads/t1 goes on: treadle watch threads/t1\n"
+    )
+
+
+async def test_a_run_shows_a_question_and_how_to_answer_it(server: Server) -> None:
+    asked = QuestionAsked(
+        question="How many?", tool_call_id="call-1-1", answer_schema_json='{"type":"integer"}'
+    )
+    events = numbered(
+        ThreadEvent(question_asked=asked),
+        ThreadEvent(state_changed=StateChanged(to=Thread.WAITING_INPUT)),
+    )
+    waiting = Thread(name=THREAD, state=Thread.WAITING_INPUT)
+    server.play(CREATED, hangs(WatchThreadResponse(events=events)), answers(waiting))
+
+    ran = await finished(server, "run", "helper", "x")
+
+    assert ran.code == 1
+    assert ran.err.startswith(
+        "the agent asks: How many?\n"
+        "(answer with treadle threads send threads/t1 --answers call-1-1 "
+        '--data \'JSON that fits {"type":"integer"}\')\n'
+        "threads/t1 is WAITING_INPUT"
+    )
 
 
 async def test_run_can_print_the_thread_as_json(server: Server) -> None:
@@ -274,6 +301,73 @@ async def test_a_thread_is_shown_cancelled_and_deleted(server: Server) -> None:
     assert (get.name, get.view) == ("threads/t1", Thread.FULL)
     assert (cancel.reason, cancel.grace.seconds) == ("enough", 2)
     assert delete.force
+
+
+def _standing(state: Thread.State.ValueType, **fields: Any) -> Act:
+    return answers(Thread(name=THREAD, state=state, **fields))
+
+
+async def test_a_thread_is_paused_told_something_resumed_and_completed(server: Server) -> None:
+    asks = WaitingFor(kind=WaitingFor.INPUT, resource="call-1-1")
+    server.play(
+        _standing(Thread.RUNNING, pending_command=Thread.PAUSE),
+        _standing(Thread.PAUSED),
+        _standing(Thread.WAITING_INPUT, waiting_for=[asks]),
+        _standing(Thread.RUNNING),
+        _standing(Thread.FAILED),
+    )
+
+    ran = [
+        await finished(server, "threads", *arguments)
+        for arguments in (
+            ("pause", "t1", "--reason", "lunch"),
+            ("send", "t1", "be quick"),
+            ("resume", "t1"),
+            ("send", "t1", "--answers", "call-1-1", "--data", "7"),
+            ("complete", "t1", "--state", "failed", "--output", "by hand", "--reason", "broken"),
+        )
+    ]
+
+    assert [each.out for each in ran] == [
+        "threads/t1 is RUNNING, PAUSE pending\n",
+        "threads/t1 is PAUSED\n",
+        "threads/t1 is WAITING_INPUT, waits for INPUT call-1-1\n",
+        "threads/t1 is RUNNING\n",
+        "threads/t1 is FAILED\n",
+    ]
+    pause, steer, _, answer, complete = (asked.request for asked in server.asked)
+    assert (pause.name, pause.reason) == ("threads/t1", "lunch")
+    assert (steer.input, steer.tool_call_id) == (Input(text="be quick"), "")
+    assert (answer.input, answer.tool_call_id) == (Input(data_json="7"), "call-1-1")
+    assert (complete.state, complete.output.text, complete.reason) == (Thread.FAILED, "by hand", "broken")
+    assert all(asked.request.request_id for asked in server.asked)
+
+
+async def test_a_thread_is_forked_and_retried(server: Server) -> None:
+    server.play(_standing(Thread.PENDING), _standing(Thread.COMPLETED), _standing(Thread.PENDING))
+    version, model = "agents/helper/versions/2", "scripted:{}"
+    options = ("--at", "7", "--agent-version", version, "--model", model, "--tag", "x", "--tag", "y")
+
+    ran = [
+        await finished(server, "threads", *arguments)
+        for arguments in (
+            ("fork", "t9", "Sure?", *options, "--id", "t1"),
+            ("fork", "t9"),
+            ("retry", "threads/t9", "--id", "t1"),
+        )
+    ]
+
+    assert [each.out for each in ran] == [
+        "threads/t1 is PENDING\n",
+        "threads/t1 is COMPLETED\n",
+        "threads/t1 is PENDING\n",
+    ]
+    fork, plain, retry = (asked.request for asked in server.asked)
+    assert (fork.name, fork.sequence, fork.model, fork.thread_id) == ("threads/t9", 7, model, "t1")
+    assert fork.thread == Thread(agent_version=version, input=Input(text="Sure?"), tags=["x", "y"])
+    assert (plain.name, plain.sequence, plain.HasField("thread")) == ("threads/t9", 0, False)
+    assert (retry.name, retry.thread_id) == ("threads/t9", "t1")
+    assert all(asked.request.request_id for asked in server.asked)
 
 
 async def test_an_agent_is_made_with_tools_of_its_groups(server: Server) -> None:
@@ -438,3 +532,115 @@ async def test_a_retention_is_given_or_cleared_and_a_span_of_time(server: Server
         refused = await finished(server, "tenants", "update", "acme", *options)
         assert (refused.code, "Traceback" in refused.err) == (2, False)
     assert server.asked == []
+
+
+WAITS = Approval(
+    name="threads/t1/approvals/a1",
+    kind=Approval.TOOL_CALL,
+    state=Approval.PENDING,
+    tool="pay",
+    arguments_json='{"eur":5}',
+    arguments_digest="sha256:1",
+    approvers_needed=2,
+)
+
+
+def settled(state: Approval.State.ValueType) -> Approval:
+    approval = Approval(approvers_needed=2, decisions=[Approval.Vote(principal="ann")])
+    approval.MergeFrom(Approval(name=WAITS.name, state=state))
+    return approval
+
+
+async def test_what_waits_for_people_is_listed(server: Server) -> None:
+    server.play(*[answers(ListApprovalsResponse(approvals=[WAITS]))] * 2)
+
+    listed = await finished(server, "approvals")
+    all_of_one = await finished(server, "approvals", "list", "--all", "--thread", "t1", "--json")
+
+    assert (
+        listed.out == "\t".join([WAITS.name, "PENDING", "TOOL_CALL", "-", "0 of 2", 'pay {"eur":5}']) + "\n"
+    )
+    assert json.loads(all_of_one.out)["tool"] == "pay"
+    inbox, whole = (asked.request for asked in server.asked)
+    assert (inbox.parent, inbox.filter) == ("threads/-", "state = PENDING")
+    assert (whole.parent, whole.filter) == ("threads/t1", "")
+
+
+async def test_a_call_is_shown_before_it_is_approved(server: Server) -> None:
+    server.play(answers(WAITS), answers(settled(Approval.PENDING)))
+
+    ran = await finished(server, "approvals", "approve", WAITS.name, "--message", "ok", given="y\n")
+
+    assert 'pay {"eur":5}' in ran.err
+    assert ran.out == "threads/t1/approvals/a1 is PENDING, 1 of 2 approved\n"
+    decided = server.asked[1].request
+    assert (decided.decision, decided.arguments_digest, decided.message) == (
+        Approval.APPROVE,
+        "sha256:1",
+        "ok",
+    )
+
+
+async def test_nothing_is_approved_without_a_yes(server: Server) -> None:
+    server.play(answers(WAITS))
+
+    ran = await finished(server, "approvals", "approve", WAITS.name, given="\n")
+
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.endswith(f"left as it is; --digest {WAITS.arguments_digest} approves it unasked\n")
+    assert [asked.method for asked in server.asked] == ["GetApproval"]
+
+
+async def test_arguments_that_were_seen_are_approved_by_their_digest(server: Server) -> None:
+    server.play(answers(settled(Approval.APPROVED)), answers(settled(Approval.REJECTED)))
+
+    approved = await finished(
+        server, "approvals", "approve", WAITS.name, "--digest", "sha256:1", "--arguments", '{"eur": 4}'
+    )
+    rejected = await finished(server, "approvals", "reject", WAITS.name, "--message", "too dear")
+
+    assert (approved.code, approved.out) == (0, "threads/t1/approvals/a1 is APPROVED\n")
+    assert rejected.out == "threads/t1/approvals/a1 is REJECTED\n"
+    first, second = (asked.request for asked in server.asked)
+    assert (first.arguments_digest, first.arguments_json) == ("sha256:1", '{"eur": 4}')
+    assert (second.decision, second.message) == (Approval.REJECT, "too dear")
+
+
+async def test_arguments_that_are_no_json_are_not_sent(server: Server) -> None:
+    ran = await finished(server, "approvals", "approve", WAITS.name, "--digest", "x", "--arguments", "{")
+
+    assert ran.code == 2
+    assert server.asked == []
+
+
+async def test_a_live_inbox_asks_about_each_as_it_comes(server: Server) -> None:
+    refused = refuses(grpc.StatusCode.FAILED_PRECONDITION, "APPROVAL_ALREADY_DECIDED")
+    other = Approval()
+    other.MergeFrom(WAITS)
+    other.name = "threads/t2/approvals/a1"
+    batch = WatchApprovalsResponse(approvals=[WAITS, WAITS, other, settled(Approval.APPROVED)], cursor="c1")
+    end = refuses(grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING", after=[batch])
+    server.play(end, answers(settled(Approval.APPROVED)), refused)
+
+    ran = await finished(server, "approvals", "watch", "--decide", given="a\nr\ntoo dear\n")
+
+    assert ran.code == 1
+    assert ran.out.count('pay {"eur":5}') == 2
+    assert "threads/t1/approvals/a1 is APPROVED" in ran.out
+    assert "APPROVAL_ALREADY_DECIDED" in ran.err
+    _, approve, reject = (asked.request for asked in server.asked)
+    assert (approve.decision, approve.name, approve.arguments_digest) == (
+        Approval.APPROVE,
+        WAITS.name,
+        "sha256:1",
+    )
+    assert (reject.decision, reject.name, reject.message) == (Approval.REJECT, other.name, "too dear")
+
+
+async def test_an_agent_is_made_whose_calls_wait_for_people(server: Server) -> None:
+    server.play(answers(Agent(name="agents/a", version=1)))
+
+    await finished(server, "agents", "create", "--model", "demo:react", "--approve", "pay*, send")
+
+    rules = server.asked[0].request.agent.approval_policy.rules
+    assert [(rule.tool_pattern, rule.approvers_needed) for rule in rules] == [("pay*", 1), ("send", 1)]

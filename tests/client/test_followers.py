@@ -6,7 +6,9 @@ import grpc
 
 from tests.client.server import heartbeat, log_of
 from treadle import errors
-from treadle.followers import TenantFollower, ThreadFollower
+from treadle.followers import ApprovalFollower, TenantFollower, ThreadFollower
+from treadle.v1.approval_pb2 import Approval
+from treadle.v1.approval_service_pb2 import WatchApprovalsRequest, WatchApprovalsResponse
 from treadle.v1.event_pb2 import Heartbeat, MessageDelta, ThreadEvent
 from treadle.v1.thread_service_pb2 import (
     ExecuteAgentStreamRequest,
@@ -138,3 +140,18 @@ def test_the_cursor_of_a_swallowed_heartbeat_is_gone_on_from_too() -> None:
 
     assert follower.take(beat) == []
     assert follower.request().after_cursor == "c2"
+
+
+def test_a_watch_of_approvals_goes_on_after_its_newest_cursor_and_else_begins_anew() -> None:
+    follower = ApprovalFollower(WatchApprovalsRequest())
+    waits = Approval(name="threads/t1/approvals/a1")
+
+    first = follower.take(WatchApprovalsResponse(approvals=[waits]))
+    assert follower.request() == WatchApprovalsRequest()
+    alive = follower.take(WatchApprovalsResponse(cursor="c1"))
+    follower.take(WatchApprovalsResponse(approvals=[waits]))
+
+    assert [batch.approvals[0] for batch in first] == [waits]
+    assert alive == []
+    assert follower.interrupted(LOST)
+    assert follower.request() == WatchApprovalsRequest(after_cursor="c1")

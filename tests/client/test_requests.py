@@ -16,6 +16,7 @@ from treadle import (
     Agent,
     AgentLimits,
     ApiKey,
+    Approval,
     Client,
     Content,
     ExecuteAgentRequest,
@@ -24,7 +25,7 @@ from treadle import (
     Thread,
     ThreadContext,
 )
-from treadle.calls import admin, agents, backups, controls, streams, tenants, threads
+from treadle.calls import admin, agents, approvals, backups, controls, streams, tenants, threads
 from treadle.calls.call import Pages, Stream, Unary, path_of
 
 # Methods of the client that are called otherwise than their RPC.
@@ -36,11 +37,12 @@ NAMES = {
 }
 CALLS = {
     name: call
-    for module in (admin, agents, backups, controls, streams, tenants, threads)
+    for module in (admin, agents, approvals, backups, controls, streams, tenants, threads)
     for name, call in inspect.getmembers(module, inspect.isfunction)
     if call.__module__ == module.__name__ and not name.endswith("_of")
 }
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "decide_approval": ("threads/t/approvals/a", Approval.APPROVE),
     "rollback_agent": ("a", 1),
     "get_agent_version": ("a", 1),
     "complete_thread": ("t", Thread.FAILED),
@@ -48,7 +50,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
 }
 NONE_NEEDED = {
     *("list_agents", "list_threads", "list_builtin_tools", "list_tenants"),
-    *("get_server_info", "watch_threads"),
+    *("get_server_info", "watch_approvals", "watch_threads"),
 }
 
 
@@ -221,6 +223,12 @@ def test_a_tools_result_is_a_value_or_an_error() -> None:
 def test_a_fork_overrides_only_what_is_given() -> None:
     assert not request_of(controls.fork_thread("t", sequence=4)).HasField("thread")
     assert request_of(controls.fork_thread("t", text="go on")).thread == Thread(input=Input(text="go on"))
+    given = request_of(
+        controls.fork_thread("t", data={"a": 1}, agent_version="agents/a/versions/2", tags=["x"])
+    )
+    assert given.thread == Thread(
+        input=Input(data_json='{"a": 1}'), agent_version="agents/a/versions/2", tags=["x"]
+    )
 
 
 def test_a_completion_carries_its_output() -> None:

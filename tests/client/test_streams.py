@@ -183,6 +183,21 @@ async def test_events_of_many_threads_go_on_by_cursor(server: Server, handle: Ha
     assert {asked.request.filter for asked in server.asked} == {"agent = 'agents/a'"}
 
 
+async def test_events_of_a_tree_go_on_by_cursor_until_they_end(server: Server, handle: Handle) -> None:
+    def batch(number: int) -> WatchThreadResponse:
+        return WatchThreadResponse(events=log_of(1, f"threads/{number}"), cursor=f"c{number}")
+
+    server.play(refuses(grpc.StatusCode.UNAVAILABLE, after=[batch(1)]), answers(batch(2)))
+
+    batches = await handle.items("watch_tree", "t")
+
+    assert [found.cursor for found in batches] == ["c1", "c2"]
+    assert [asked.request.after_cursor for asked in server.asked] == ["", "c1"]
+    assert {(asked.request.name, asked.request.include_children) for asked in server.asked} == {
+        ("threads/t", True)
+    }
+
+
 async def test_a_stream_is_cancelled_when_its_iterator_is_closed(server: Server, client: Client) -> None:
     server.play(hangs(WatchThreadResponse(events=LOG[:1])))
 

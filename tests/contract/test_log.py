@@ -16,6 +16,7 @@ from tests.contract.units import (
     bodies,
     create,
     creation,
+    fork,
     new_thread,
     projection,
     record,
@@ -25,7 +26,7 @@ from tests.contract.units import (
 from tests.stores.disk import LARGE, fill_the_disk, free_the_disk, refusal
 from tests.waiting import eventually
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.log import Conflict, NewSession, Record, Replayed, ThreadKey, Unit
+from treadle_server.ports.log import Conflict, NewSession, Record, Replayed, Shared, ThreadKey, Unit
 from treadle_server.stores.memory import MemoryLog
 from treadle_server.stores.sqlite.store import SqliteStore
 
@@ -517,3 +518,115 @@ async def test_without_room_a_unit_that_waits_does_not_grow(subject: Subject) ->
 
     assert grew is False
     assert await bodies(log, key) == ["created", "waits"]
+
+
+# Records shared with another log
+
+
+async def test_a_fork_begins_with_records_of_another_log_and_goes_on_by_itself(subject: Subject) -> None:
+    log = subject.log
+    first = await create(log, "one", "two", "three")
+    second = ThreadKey(1, log.allocate_thread())
+
+    await log.submit(fork(second, Shared(first, 2, 6), "forked")).wait()
+    await log.submit(Unit(second, 3, records("four"))).wait()
+
+    assert await bodies(log, second) == ["one", "two", "forked", "four"]
+    assert await bodies(log, first) == ["one", "two", "three"]
+    assert await log.last_sequence(second) == 4
+
+
+async def test_a_shared_record_is_byte_for_byte_the_others(subject: Subject) -> None:
+    log = subject.log
+    first = ThreadKey(1, log.allocate_thread())
+    unit = creation(first, "one")
+    unit.records.append(Record(kind=200, body=b"\x00body", private=b"kept \xff apart"))
+    await log.submit(unit).wait()
+    second = ThreadKey(1, log.allocate_thread())
+
+    await log.submit(fork(second, Shared(first, 2, 6), "forked")).wait()
+
+    assert (await log.read(second, 0, 2)) == (await log.read(first, 0, 2))
+
+
+async def test_what_one_log_gets_later_is_not_shared(subject: Subject) -> None:
+    log = subject.log
+    first = await create(log, "one")
+    second = ThreadKey(1, log.allocate_thread())
+    await log.submit(fork(second, Shared(first, 1, 3), "forked")).wait()
+
+    await log.submit(Unit(first, 1, records("more"))).wait()
+
+    assert await bodies(log, second) == ["one", "forked"]
+    assert await bodies(log, first) == ["one", "more"]
+
+
+async def test_a_fork_of_records_that_are_not_there_is_refused_and_leaves_nothing(subject: Subject) -> None:
+    log = subject.log
+    first = await create(log, "one")
+    second = ThreadKey(1, log.allocate_thread())
+
+    for shared in (Shared(first, 2, 6), Shared(ThreadKey(1, 999), 1, 3)):
+        with pytest.raises(Refused) as refused:
+            await log.submit(fork(second, shared, "forked", thread_id="second")).wait()
+        assert refused.value.reason is Reason.RESOURCE_NOT_FOUND
+
+    await log.submit(fork(second, Shared(first, 1, 3), "forked", thread_id="second")).wait()
+    assert await bodies(log, second) == ["one", "forked"]
+
+
+async def test_records_of_another_tenant_are_not_shared(subject: Subject) -> None:
+    log = subject.log
+    first = await create(log, "one", tenant=2)
+    second = ThreadKey(1, log.allocate_thread())
+
+    with pytest.raises(Refused) as refused:
+        await log.submit(fork(second, Shared(ThreadKey(1, first.thread), 1, 3), "forked")).wait()
+
+    assert refused.value.reason is Reason.RESOURCE_NOT_FOUND
+
+
+async def test_a_fork_whose_id_is_taken_shares_nothing(subject: Subject) -> None:
+    log = subject.log
+    first = await create(log, "one")
+    second = ThreadKey(1, log.allocate_thread())
+
+    with pytest.raises(Refused) as refused:
+        await log.submit(
+            fork(second, Shared(first, 1, 3), "forked", thread_id=f"thread-{first.thread}")
+        ).wait()
+
+    assert refused.value.reason is Reason.RESOURCE_EXISTS
+    assert await bodies(log, second) == []
+
+
+async def test_a_thread_that_would_be_alone_in_its_session_is_refused_while_another_lives(
+    subject: Subject,
+) -> None:
+    log, session = subject.log, await subject.make_session()
+    first, second = ThreadKey(1, log.allocate_thread()), ThreadKey(1, log.allocate_thread())
+    await log.submit(creation(first, "first", session=session)).wait()
+    alone = new_thread("second", session=session)
+    alone.alone_in_session = True
+
+    with pytest.raises(Refused) as refused:
+        await log.submit(Unit(second, 0, records("x"), projection(), new_thread=alone)).wait()
+    assert await log.last_sequence(second) == 0
+    await log.submit(Unit(first, 1, records("y"), projection(COMPLETED, frees_session=True))).wait()
+    await log.submit(Unit(second, 0, records("x"), projection(), new_thread=alone)).wait()
+
+    assert refused.value.reason is Reason.SESSION_BUSY
+    assert await bodies(log, second) == ["x"]
+
+
+async def test_a_session_is_begun_by_one_thread(subject: Subject) -> None:
+    log, session = subject.log, await subject.make_session()
+    units = []
+    for number in range(5):
+        key, new = ThreadKey(1, log.allocate_thread()), new_thread(f"t{number}", session=session)
+        new.begins_session = True
+        units.append(Unit(key, 0, records("x"), projection(), new_thread=new))
+
+    outcomes = await asyncio.gather(*(log.submit(unit).wait() for unit in units), return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [type(None)] + [Conflict] * 4

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from treadle_server.ports.log import Log, NewThread, Projection, Record, RequestRow, ThreadKey, Unit
+from treadle_server.ports.log import (
+    Log,
+    NewThread,
+    Projection,
+    Record,
+    RequestRow,
+    Shared,
+    ThreadKey,
+    Unit,
+)
 
 DAY_MICROS = 86_400_000_000
 NOW = 1_700_000_000_000_000
@@ -112,3 +121,15 @@ async def create(log: AllocatingLog, *texts: str, tenant: int = 1) -> ThreadKey:
 
 async def bodies(log: Log, key: ThreadKey, after: int = 0, limit: int = 1000) -> list[str]:
     return [stored.record.body.decode() for stored in await log.read(key, after, limit)]
+
+
+def fork(key: ThreadKey, shared: Shared, *texts: str, thread_id: str = "") -> Unit:
+    """A thread that begins with records of another."""
+    return Unit(
+        key,
+        expected=shared.through,
+        records=records(*texts),
+        projection=projection(),
+        new_thread=new_thread(thread_id or f"thread-{key.thread}"),
+        shared=shared,
+    )

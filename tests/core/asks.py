@@ -1,15 +1,18 @@
 """All that can be asked of a thread as it is, sensible or not."""
 
-from tests.core.histories import COST, REFERENCE, USAGE, proposed
+from tests.core.histories import COST, HOUR, REFERENCE, USAGE, proposed
 from treadle_server.core import outcomes as o
 from treadle_server.core import signals as s
 from treadle_server.core.accept import Ask
+from treadle_server.core.approvals import ApprovalRule
 from treadle_server.core.commands import CallModel
 from treadle_server.core.decide import decide
 from treadle_server.core.kinds import CallStatus, Decision, ThreadState
 from treadle_server.core.state import Call, State
 from treadle_server.core.values import Content, ProposedCall, Usage
 
+_TWO = ApprovalRule(approvers_needed=2, exclude_starter=True, expire_after_micros=HOUR)
+_NOBODY = ApprovalRule()
 TURNS: tuple[tuple[str, tuple[ProposedCall, ...]], ...] = (
     ("the answer", ()),
     ("", ()),
@@ -17,6 +20,7 @@ TURNS: tuple[tuple[str, tuple[ProposedCall, ...]], ...] = (
     ("", proposed("pay", "sign", "ask", "open_file")),
     ("", proposed("ask", "open_file")),
     ("", proposed("send", "ask_boss", "delete_file")),
+    ("", (ProposedCall("send", '{"n":1}', rule=_TWO), ProposedCall("pay", '{"n":2}', rule=_NOBODY))),
     ("", proposed("look", "finish")),
     ("", proposed("finish", "ask")),
     ("", proposed("nothing of the kind")),
@@ -60,8 +64,9 @@ def _begins(state: State, now: int) -> list[Ask]:
 
 
 def _about(call: Call, now: int) -> list[Ask]:
-    call_id, approval_id = call.call_id, f"approval-{call.call_id}"
-    digest = "" if call.approval is None else call.approval.digest
+    call_id, approval_id, digest = call.call_id, f"approval-{call.call_id}", ""
+    if call.approval is not None:
+        approval_id, digest = call.approval.approval_id, call.approval.digest
     edited = '{"n":7}'
     approve, reject = Decision.APPROVE, Decision.REJECT
     return [
@@ -70,6 +75,7 @@ def _about(call: Call, now: int) -> list[Ask]:
         s.SubmitToolResult(now, call_id, "no such file", ok=False),
         *(s.Decide(now, approval_id, approve, person, digest) for person in ("users/bob", "users/cat")),
         s.Decide(now, approval_id, approve, "users/bob", digest, edited),
+        s.Decide(now, approval_id, approve, "users/cat", digest, result_json="7"),
         s.Decide(now, approval_id, approve, "users/bob", "sha256:stale"),
         s.Decide(now, approval_id, reject, "users/bob", message="no"),
         *_tool_outcomes(call_id, call.attempt, now),

@@ -302,7 +302,7 @@ def cancelled() -> History:
 
 
 def timed_out() -> History:
-    return tools_in_flight().due()
+    return tools_in_flight().due().due()  # the first time is when an approval is said to expire soon
 
 
 SITUATIONS: dict[str, Callable[[], History]] = {

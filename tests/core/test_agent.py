@@ -3,8 +3,11 @@
 from dataclasses import fields, replace
 from typing import Any
 
-from treadle_server.core.agent import AgentDefinition
+from treadle_server.core.agent import HISTORY_MESSAGES, AgentDefinition, SessionPolicy
+from treadle_server.core.approvals import ApprovalPolicy, ApprovalRule
+from treadle_server.core.documents import Document, with_documents
 from treadle_server.core.kinds import Effect, UnknownPolicy
+from treadle_server.core.memory import MemoryRule
 from treadle_server.core.spec import Limits, ModelSettings, ToolSpec
 
 BEHAVIOUR: dict[str, Any] = {
@@ -13,10 +16,15 @@ BEHAVIOUR: dict[str, Any] = {
     "instructions": "Be brief.",
     "tool_groups": ("toolGroups/builtin",),
     "enabled_tools": ("calculator",),
+    "subagents": ("agents/expert",),
     "input_schema_json": '{"type":"object"}',
     "output_schema_json": '{"type":"string"}',
     "limits": Limits(max_iterations=3),
+    "approval_policy": ApprovalPolicy((ApprovalRule("pay*", approvers_needed=2),)),
     "on_unknown_outcome": UnknownPolicy.FAIL,
+    "session_policy": SessionPolicy(history_messages_max=3, input_debounce_micros=7),
+    "documents": (Document("Rules", "Be kind."),),
+    "memory_rules": (MemoryRule("user:{subject.id}"),),
 }
 LOOKS: dict[str, Any] = {
     "display_name": "Other",
@@ -48,9 +56,24 @@ def test_a_thread_is_pinned_to_all_that_the_loop_reads() -> None:
     assert spec.tools == (TOOL,)
     assert spec.tool_by_name == {"send": TOOL}
     assert spec.settings == BEHAVIOUR["model_settings"]
-    for name in ("model", "instructions", "limits", "on_unknown_outcome", "output_schema_json"):
+    assert (spec.history_messages_max, spec.input_debounce_micros) == (3, 7)
+    assert PLAIN.spec("agents/a/versions/7", ()).history_messages_max == HISTORY_MESSAGES
+    assert spec.approval_rules == BEHAVIOUR["approval_policy"].rules
+    assert spec.instructions == with_documents("Be brief.", BEHAVIOUR["documents"])
+    for name in ("model", "limits", "on_unknown_outcome", "output_schema_json"):
         assert getattr(spec, name) == BEHAVIOUR[name]
 
 
 def test_an_agent_without_settings_has_those_of_the_provider() -> None:
     assert PLAIN.spec("agents/a/versions/1", ()).settings == ModelSettings()
+
+
+def test_documents_stand_after_the_instructions_in_their_order() -> None:
+    documents = (Document("Prices", "A costs 1."), Document("Hours", "9 to 5."))
+
+    text = with_documents("Be brief.", documents)
+
+    assert text.startswith("Be brief.\n\n")
+    assert text.index("# Prices\n\nA costs 1.") < text.index("# Hours\n\n9 to 5.")
+    assert with_documents("Be brief.", ()) == "Be brief."
+    assert not with_documents("", documents).startswith("\n")

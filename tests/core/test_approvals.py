@@ -13,10 +13,12 @@ from tests.core.histories import (
 )
 from treadle_server.core import events as e
 from treadle_server.core import signals as s
+from treadle_server.core.approvals import ApprovalRule
 from treadle_server.core.decide import wake_at
 from treadle_server.core.errors import Reason
-from treadle_server.core.kinds import ApprovalState, CallStatus, Decision, Effect, ThreadState
+from treadle_server.core.kinds import ApprovalKind, ApprovalState, CallStatus, Decision, Effect, ThreadState
 from treadle_server.core.policy import arguments_digest
+from treadle_server.core.values import ProposedCall
 
 DIGEST = arguments_digest('{"n":1}')
 APPROVAL = "approval-call-1-1"
@@ -35,6 +37,7 @@ def test_a_gated_call_asks_for_approval_of_its_exact_arguments_and_does_not_run(
         "sha256:2bfd14f43d17fc7cea24e0917a8879b4b2f880b8baeec1b9d90fbaad655e71bd",
         1,
         history.now + HOUR,
+        ApprovalKind.TOOL_CALL,
     )
     assert history.state.status is ThreadState.WAITING_APPROVAL
     assert history.wanted == frozenset()
@@ -93,8 +96,10 @@ def test_approving_other_arguments_than_those_asked_about_is_refused(digest: str
     )
 
     assert refused.reason is Reason.APPROVAL_STALE
-    assert refused.message == "arguments_digest is not that of approval-call-1-1"
-    assert refused.metadata == {"arguments_digest": DIGEST}
+    assert refused.message == (
+        "arguments_digest is not that of approval-call-1-1: read the approval again, and give its own"
+    )
+    assert refused.metadata == {"approval": "approval-call-1-1"}
 
 
 def test_rejecting_needs_no_digest() -> None:
@@ -211,9 +216,10 @@ def test_waiting_for_approval_shows_only_once_nothing_else_can_run() -> None:
 def test_an_approval_expires_and_nobody_is_said_to_have_decided() -> None:
     history = waiting_approval()
     asked = history.now
-    assert wake_at(history.state) == asked + HOUR
 
-    history.due()
+    history.due().due()
+
+    assert history.now == asked + HOUR
 
     assert payloads(history, e.ApprovalDecided) == [e.ApprovalDecided(APPROVAL, ApprovalState.EXPIRED)]
     assert payloads(history, e.ApprovalVoteRecorded) == []
@@ -228,7 +234,7 @@ def test_an_approval_expires_and_nobody_is_said_to_have_decided() -> None:
 def test_an_approval_expires_whatever_becomes_of_the_others_of_the_turn() -> None:
     history = created().turn("", "sign", "pay", "pay").reject("call-1-2")
 
-    history.due()
+    history.due().due()
 
     assert [
         (payload.approval_id, payload.state.name) for payload in payloads(history, e.ApprovalDecided)
@@ -241,8 +247,10 @@ def test_an_approval_expires_whatever_becomes_of_the_others_of_the_turn() -> Non
 
 def test_an_approval_does_not_expire_before_its_time() -> None:
     history = waiting_approval()
+    until = history.now + HOUR
+    history.due()
 
-    assert history.at(history.now + HOUR - 1).ask(s.Due) == ()
+    assert history.at(until - 1).ask(s.Due) == ()
 
 
 def test_an_approval_without_expiry_waits_as_long_as_the_thread_lives() -> None:
@@ -266,7 +274,7 @@ def test_an_approval_expires_while_the_thread_is_paused_and_it_stays_paused() ->
     history = waiting_approval()
     history.ask(s.Pause)
 
-    history.due()
+    history.due().due()
 
     assert history.state.status is ThreadState.PAUSED
     history.ask(s.Resume)
@@ -345,3 +353,35 @@ def test_time_spent_waiting_is_not_time_spent_running() -> None:
 
     assert history.state.running_micros == ran == SECOND
     assert history.state.running_since == history.now
+
+
+def test_people_are_told_once_and_in_time_that_an_approval_expires() -> None:
+    history = waiting_approval()
+    asked = history.now
+
+    history.due()
+
+    assert history.now == asked + HOUR - 300 * SECOND
+    assert payloads(history, e.ApprovalExpiring) == [e.ApprovalExpiring(APPROVAL, "call-1-1", asked + HOUR)]
+    assert wake_at(history.state) == asked + HOUR
+    assert history.state.status is ThreadState.WAITING_APPROVAL
+    assert history.approve("call-1-1").startable == ["call-1-1"]
+
+
+def test_an_approval_of_a_few_minutes_is_said_to_expire_when_half_of_them_are_over() -> None:
+    rule = ApprovalRule(approvers_needed=1, expire_after_micros=60 * SECOND)
+    history = created().begin().reply("", calls=(ProposedCall("send", '{"n":1}', rule=rule),))
+    asked = history.now
+
+    assert wake_at(history.state) == asked + 30 * SECOND
+    assert (
+        names(*history.at(asked + 90 * SECOND).ask(s.Due)) == "ApprovalDecided ToolCallCompleted StateChanged"
+    )
+
+
+def test_an_approval_that_is_settled_is_not_said_to_expire() -> None:
+    history = created().turn("", "pay", "ask").approve("call-1-1").begin().tool("call-1-1")
+
+    history.at(history.now + HOUR - SECOND).ask(s.Due)
+
+    assert payloads(history, e.ApprovalExpiring) == []

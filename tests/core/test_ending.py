@@ -247,7 +247,7 @@ def test_an_end_closes_every_call_and_approval_once(situation: str) -> None:
 
 
 def test_outcomes_that_come_after_the_end_are_refused() -> None:
-    tools, model = tools_in_flight().due(), model_in_flight().due()
+    tools, model = tools_in_flight().due().due(), model_in_flight().due()
 
     refusals = [
         tools.refusal(
@@ -276,8 +276,8 @@ WAKES = {
     "model in flight": 3_600 * SECOND + SECOND,
     "pausing": 3_600 * SECOND + SECOND,
     "paused at first": 30 * DAY,
-    "waits for approval": HOUR + 2 * SECOND,
-    "paused for approval": HOUR + 2 * SECOND,
+    "waits for approval": HOUR + 2 * SECOND - 300 * SECOND,
+    "paused for approval": HOUR + 2 * SECOND - 300 * SECOND,
     "waits for an answer": 30 * DAY,
     "cancelling": 9 * SECOND,
 }

@@ -104,7 +104,7 @@ def test_an_iteration_that_never_got_its_turn_ends_with_the_thread() -> None:
 
 
 def test_calls_that_the_end_closed_are_shown_as_they_were_closed() -> None:
-    (iteration,) = iterations(tools_in_flight().due().events)
+    (iteration,) = iterations(tools_in_flight().due().due().events)
 
     assert [action.status.name for action in iteration.actions] == [
         "ABANDONED",

@@ -41,6 +41,7 @@ def test_a_value_has_one_text(text: str, wanted: str) -> None:
         ("", "must be JSON"),
         ("{", "must be JSON"),
         ("[1,]", "must be JSON"),
+        ('"x', "must be JSON: Unterminated string starting at character 0"),
         ("[NaN]", "must not have NaN"),
         ("-Infinity", "must not have -Infinity"),
         ("1e999", "must have only numbers of a usual size"),

@@ -277,9 +277,9 @@ def test_inputs_that_wait_are_limited() -> None:
 
     refused = history.refusal(s.SendInput, content=Content("one too many"))
 
-    assert refused.reason is Reason.RATE_LIMITED
+    assert refused.reason is Reason.CONCURRENCY_LIMITED
     assert refused.message == "100 inputs wait to be taken already"
-    assert refused.metadata == {"limit": "100", "remaining": "0"}
+    assert refused.metadata == {"limit": "100"}
 
 
 def test_a_finishing_tool_gives_the_answer() -> None:
@@ -377,14 +377,14 @@ def test_a_question_and_a_clients_call_wait_for_those_they_are_put_to() -> None:
     assert history.startable == ["model-2"]
 
 
-def test_an_answer_is_data_where_it_has_data() -> None:
+def test_the_model_reads_all_that_an_answer_says() -> None:
     history = created().turn("", "ask")
 
     content = Content("see data", '{"a":1}')
     history.ask(s.SendInput, content=content, tool_call_id="call-1-1", principal="users/bob")
 
     assert payloads(history, e.InputReceived)[1] == e.InputReceived(content, "call-1-1", "users/bob")
-    assert payloads(history, e.ToolCallCompleted)[0].observation == '{"a":1}'
+    assert payloads(history, e.ToolCallCompleted)[0].observation == 'see data\n{"a":1}'
     assert history.state.inputs == ()
 
 

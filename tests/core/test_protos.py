@@ -16,9 +16,13 @@ from treadle.v1 import (
     agent_pb2,
     agent_service_pb2,
     approval_pb2,
+    approval_service_pb2,
     error_reason_pb2,
     event_pb2,
     iteration_pb2,
+    memory_service_pb2,
+    session_pb2,
+    session_service_pb2,
     thread_pb2,
     thread_service_pb2,
     tool_pb2,
@@ -39,28 +43,26 @@ ENUMS: dict[type[IntEnum], EnumDescriptor] = {
     kinds.CallStatus: iteration_pb2.Action.Status.DESCRIPTOR,
     kinds.UnknownPolicy: agent_pb2.Agent.UnknownOutcomePolicy.DESCRIPTOR,
     kinds.Decision: approval_pb2.Approval.Decision.DESCRIPTOR,
+    kinds.ApprovalKind: approval_pb2.Approval.Kind.DESCRIPTOR,
     kinds.ApprovalState: approval_pb2.Approval.State.DESCRIPTOR,
     kinds.TriggerType: thread_pb2.Trigger.Type.DESCRIPTOR,
+    kinds.BusyPolicy: thread_pb2.Thread.BusyPolicy.DESCRIPTOR,
+    kinds.Role: session_pb2.SessionMessage.Role.DESCRIPTOR,
     kinds.DeltaKind: event_pb2.MessageDelta.Kind.DESCRIPTOR,
+    kinds.TaskState: thread_pb2.Task.State.DESCRIPTOR,
+    kinds.MemoryAccess: agent_pb2.MemoryRule.Access.DESCRIPTOR,
 }
 # Stored for features that the core does not decide about.
 PROTO_ONLY = {
-    "treadle.v1.ApprovalRequested": {"kind", "rule"},
     "treadle.v1.Content": {"parts"},
-    "treadle.v1.ThreadCreated": {"initial_context_ignored"},
 }
 # Messages that no event of the core becomes.
 ARMS_WITHOUT_VALUE = {
-    "thread_forked",
     "message_delta",
     "tool_call_progress",
-    "approval_expiring",
     "budget_alert",
     "suggestions_offered",
-    "tasks_updated",
     "context_compacted",
-    "child_thread_started",
-    "child_thread_ended",
     "heartbeat",
     "snapshot",
 }
@@ -70,9 +72,14 @@ INT32 = {
     "attempt",
     "attempts_max",
     "code",
+    "history_messages_max",
+    "depth",
+    "max_children",
     "max_concurrent_threads",
+    "max_depth",
     "max_iterations",
     "max_output_tokens",
+    "max_starts",
     "max_tool_calls",
     "number",
     "output_bytes_max",
@@ -88,8 +95,11 @@ SERVICES = [
     for module, name in (
         (admin_service_pb2, "AdminService"),
         (agent_service_pb2, "AgentService"),
+        (session_service_pb2, "SessionService"),
+        (approval_service_pb2, "ApprovalService"),
         (thread_service_pb2, "ThreadService"),
         (tool_service_pb2, "ToolService"),
+        (memory_service_pb2, "MemoryService"),
     )
 ]
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
@@ -237,7 +247,7 @@ def test_every_reason_of_a_refusal_is_documented() -> None:
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.full_name)
 def test_a_method_that_changes_something_takes_a_request_id(method: MethodDescriptor) -> None:
-    reads = method.name.startswith(("Get", "List", "Watch"))
+    reads = method.name.startswith(("Get", "Lookup", "List", "Watch", "Search"))
 
     assert ("request_id" in method.input_type.fields_by_name) is not reads
 

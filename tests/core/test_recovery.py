@@ -19,8 +19,8 @@ from treadle_server.core import outcomes as o
 from treadle_server.core import signals as s
 from treadle_server.core.commands import CallModel
 from treadle_server.core.decide import CLOCK_SLACK_MICROS, decide, due
+from treadle_server.core.decisions import UNKNOWN_OUTCOME
 from treadle_server.core.kinds import CallStatus, StopReason, ThreadState, UnknownPolicy
-from treadle_server.core.replies import UNKNOWN_OUTCOME
 from treadle_server.core.values import Cost, Fault, Usage
 
 

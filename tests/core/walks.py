@@ -21,6 +21,7 @@ SPECS = (
     spec(),
     limited(max_iterations=3, max_tool_calls=6),
     spec(on_unknown_outcome=UnknownPolicy.FAIL, output_schema_json="{}"),
+    spec(on_unknown_outcome=UnknownPolicy.ASK),
 )
 _PAUSES = (0, 0, SECOND // 4, SECOND, SECOND, 10 * SECOND, -SECOND, HOUR)
 

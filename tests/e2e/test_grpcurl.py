@@ -104,7 +104,7 @@ def test_it_watches_from_a_sequence(server: ServerProcess) -> None:
 
 
 def test_it_decodes_the_details_of_typed_errors(server: ServerProcess) -> None:
-    agent = {"model": "demo:react", "limits": {"maxIterations": -1}, "subagents": ["agents/other"]}
+    agent = {"model": "demo:react", "limits": {"maxIterations": -1}, "suggestionsEnabled": True}
 
     refused = call(server, "AgentService/CreateAgent", {"agent": agent, "agentId": "Bad_Id"})
 
@@ -113,7 +113,7 @@ def test_it_decodes_the_details_of_typed_errors(server: ServerProcess) -> None:
     assert "google.rpc.ErrorInfo" in refused.stderr
     assert '"reason":"FIELD_INVALID"' in refused.stderr.replace(" ", "")
     assert "google.rpc.BadRequest" in refused.stderr
-    for field in ("agent_id", "agent.limits.max_iterations", "agent.subagents"):
+    for field in ("agent_id", "agent.limits.max_iterations", "agent.suggestions_enabled"):
         assert field in refused.stderr
 
 

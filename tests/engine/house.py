@@ -18,6 +18,8 @@ from treadle_server.core.kinds import TERMINAL, ThreadState
 from treadle_server.core.spec import Limits, Spec, ToolSpec
 from treadle_server.core.values import Content
 from treadle_server.engine.admission import Admission, Bounds
+from treadle_server.engine.asks import Asks
+from treadle_server.engine.checks import Checks
 from treadle_server.engine.embedded import EmbeddedEngine
 from treadle_server.engine.journal import Journal
 from treadle_server.engine.quarantine import PACE, Pace, Quarantine
@@ -37,6 +39,7 @@ from treadle_server.ports.model import Model
 from treadle_server.ports.tools import Toolbox
 from treadle_server.stores.sqlite.store import SqliteStore
 from treadle_server.tools.groups import ToolGroups
+from treadle_server.tools.predicates import ArgumentPredicates
 from treadle_server.tools.schemas import JsonSchemas
 from treadle_server.wire.codec import ProtoCodec, kind_name
 
@@ -238,13 +241,17 @@ async def open_house(
     providers = Providers({**FACTORIES, **(models or {})})
     bench = bench or Workbench()
     toolbox: Toolbox = ToolGroups(store.notes, clock.now) if builtin else bench
-    steps = Steps(providers, toolbox, JsonSchemas(), feed, clock)
+    schemas = JsonSchemas()
+    steps = Steps(providers, toolbox, schemas, feed, clock, ArgumentPredicates())
     engine = EmbeddedEngine(
         *(log, journal, steps, clock),
         threads=store.threads,
         trials=store.trials,
+        starts=store.starts,
+        mailbox=store.mail,
         epoch=store.epoch,
         bounds=bounds or Bounds(),
+        check=Checks(schemas, toolbox),
         pace=pace,
     )
     sweeper = Sweeper(engine, store.threads, store.housekeeping, clock, look_seconds=look_seconds)
@@ -256,7 +263,7 @@ def left_over(thing: object) -> dict[str, object]:
     """The collections of an object, and of the parts that are its own, that are not empty."""
     left: dict[str, object] = {}
     for name, value in vars(thing).items():
-        if isinstance(value, Admission | Journal | Quarantine | Setbacks | Timers | Waiters):
+        if isinstance(value, Admission | Asks | Journal | Quarantine | Setbacks | Timers | Waiters):
             left.update({f"{name}.{inner}": rest for inner, rest in left_over(value).items()})
             continue
         tasks = isinstance(value, set) and any(isinstance(item, asyncio.Task) for item in value)

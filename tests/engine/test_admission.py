@@ -39,6 +39,13 @@ class Door:
         self.admission.offer(candidate)
         return candidate
 
+    def hold_back(self, thread: int, session: int) -> Candidate:
+        candidate = Candidate(
+            ThreadKey(1, thread), 1, "agents/a1", session, f"sessions/s{session}", 0, thread
+        )
+        self.admission.hold_back(candidate)
+        return candidate
+
     def leave(self, candidate: Candidate) -> None:
         self.admission.leave(candidate.key, candidate.session)
 
@@ -73,6 +80,67 @@ def test_a_thread_that_is_offered_again_waits_and_runs_once() -> None:
     door.leave_in_order()
 
     assert door.threads == [1, 2]
+    assert_empty(door.admission)
+
+
+def test_who_left_before_its_turn_and_came_back_waits_for_its_session() -> None:
+    door = Door(Bounds(server_max=1))
+    busy = door.offer(1)
+    back, other = door.offer(2, session=7), door.offer(3, session=7)
+
+    door.leave(back)
+    door.offer(2, session=7)
+    door.leave(busy)
+
+    assert door.threads == [1, 3]
+    assert door.admission.waiting(back.key) == Waiting("SESSION", "sessions/s7", 2)
+    door.leave(other)
+    assert door.threads == [1, 3, 2]
+
+
+def test_who_is_held_back_takes_no_room_and_keeps_its_place_in_its_session() -> None:
+    door = Door(Bounds(server_max=1))
+    held = door.hold_back(1, session=7)
+    door.offer(2, session=7)
+    other = door.offer(3)
+
+    assert door.threads == [3]
+    assert door.admission.waiting(held.key) == Waiting("SESSION", "sessions/s7", 1)
+    door.leave(other)
+    assert door.threads == [3]
+    door.admission.offer(held)
+    assert door.threads == [3, 1]
+    door.leave(held)
+    assert door.threads == [3, 1, 2]
+
+
+def test_who_is_held_back_behind_another_of_its_session_runs_once_both_are_over() -> None:
+    door = Door()
+    first = door.offer(1, session=7)
+    early, late = door.hold_back(2, session=7), door.hold_back(3, session=7)
+
+    door.admission.offer(early)
+    assert door.threads == [1]
+    door.leave(first)
+    assert door.threads == [1, 2]
+    door.leave(early)
+    assert door.threads == [1, 2]
+    door.admission.offer(late)
+    door.leave_in_order()
+
+    assert door.threads == [1, 2, 3]
+    assert_empty(door.admission)
+
+
+def test_who_is_held_back_counts_as_waiting_and_may_leave() -> None:
+    door = Door()
+    held = door.hold_back(1, session=7)
+    door.hold_back(1, session=7)
+
+    assert door.admission.waiting_count == 1
+    door.leave(held)
+
+    assert door.threads == []
     assert_empty(door.admission)
 
 

@@ -15,6 +15,7 @@ from treadle_server.core.events import Event
 from treadle_server.core.kinds import StopReason, ThreadState
 from treadle_server.ports.feed import Subscription, Watch
 from treadle_server.ports.log import StoredRecord, ThreadKey
+from treadle_server.services.controls import Controls
 from treadle_server.services.keys import Identity
 from treadle_server.services.requests import Replays
 from treadle_server.services.thread_reads import ThreadReads
@@ -243,11 +244,12 @@ async def test_a_watcher_who_comes_just_after_the_damage_was_found_does_not_wait
         codec=house.codec,
         specs=house.specs,
     )
+    replays = Replays(store.requests, house.clock)
     threads = Threads(
         reads=reads,
         threads=store.threads,
-        replays=Replays(store.requests, house.clock),
-        engine=house.engine,
+        replays=replays,
+        controls=Controls(reads=reads, replays=replays, engine=house.engine, clock=house.clock),
         feed=DamagedJustBefore(house),
         clock=house.clock,
     )

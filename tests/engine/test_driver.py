@@ -13,7 +13,8 @@ from tests.engine.workbench import Gate, HandModel, answer, by_turn, calls, fail
 from tests.waiting import eventually
 from treadle_server.core import events as e
 from treadle_server.core import signals as s
-from treadle_server.core.kinds import CallStatus, Effect, StopReason, ThreadState
+from treadle_server.core.kinds import CallStatus, Decision, Effect, StopReason, ThreadState
+from treadle_server.core.policy import arguments_digest
 from treadle_server.core.spec import SECOND_MICROS, Limits
 from treadle_server.core.transcript import ToolEntry, UserEntry
 from treadle_server.core.values import Content, ProposedCall, ProviderContent
@@ -50,6 +51,29 @@ async def test_four_iterations_with_a_read_only_tool_take_at_most_two_commits_ea
 
     assert len(await appends(house, key)) <= 2 * 4 + 3
     assert len(await house.payloads(key, e.IterationStarted)) == 5
+
+
+async def test_what_people_must_approve_waits_until_their_decision_is_durable(house: House) -> None:
+    gate = Gate()
+    house.bench.add("slow", gate)
+    house.bench.add("secrets", approvers_needed=1)
+    key = await house.start(use("slow", "secrets"), say("fine"))
+    await within(house.committed(key, "approval_requested"))
+    await eventually(lambda: gate.inside == 1)
+
+    house.log.hold()
+    digest = arguments_digest("{}")
+    ask = s.Decide(house.clock.now(), "approval-call-1-2", Decision.APPROVE, "users/bob", digest)
+    deciding = asyncio.create_task(house.engine.ask(key, ask))
+    await turns()
+    gate.open()  # the driver looks again, and what it sees is not on the disk yet
+    await turns(50)
+
+    assert house.bench.count("secrets") == 0
+    house.log.release()
+    await within(deciding)
+    await house.ended(key)
+    assert house.bench.count("secrets") == 1
 
 
 async def test_a_read_only_tool_does_not_wait_for_the_disk(build: OpenHouse) -> None:

@@ -425,3 +425,18 @@ async def test_a_damaged_log_is_left_alone_and_the_others_run(build: OpenHouse) 
     with pytest.raises(Refused) as refused:
         await within(second.engine.ask(keys[1], s.Cancel(second.clock.now())))
     assert refused.value.reason is Reason.RECORD_CORRUPT
+
+
+async def test_a_look_at_timers_keeps_no_thread_from_beginning(house: House) -> None:
+    lifetime, quiet = 20 * SECOND_MICROS, SECOND_MICROS // 10
+    session = await house.session()
+    key = await house.start(
+        say("fine"),
+        session=session,
+        limits=Limits(max_lifetime_micros=lifetime),
+        input_debounce_micros=quiet,
+    )
+
+    house.engine.arm(key, house.clock.now() + lifetime)
+
+    assert (await house.ended(key)).state == ThreadState.COMPLETED

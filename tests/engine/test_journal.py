@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -23,8 +24,9 @@ from treadle_server.core.spec import Limits
 from treadle_server.core.state import State
 from treadle_server.core.values import Content
 from treadle_server.engine.admission import Bounds
+from treadle_server.engine.journal import Journal
 from treadle_server.engine.patience import WAIT_SECONDS
-from treadle_server.ports.log import Replayed, RequestRow, ThreadKey, Unit
+from treadle_server.ports.log import Log, Replayed, RequestRow, StoredRecord, ThreadKey, Unit
 
 NOBODY_RUNS = Bounds(server_max=0)
 LARGE = "x" * 200_000
@@ -73,6 +75,43 @@ async def append_behind_its_back(house: House, key: ThreadKey, text: str) -> Non
     sequence = await house.store.log.last_sequence(key)
     event = e.Event(sequence + 1, house.clock.now(), 0, e.InputReceived(Content(text)))
     await within(house.store.log.submit(Unit(key, sequence, [house.codec.encode(event)])).wait())
+
+
+class HeldReads:
+    """The reads of a log, answered when a test says so."""
+
+    def __init__(self, below: Log) -> None:
+        self._below = below
+        self.reading = asyncio.Event()
+        self.answered = asyncio.Event()
+
+    async def read(self, key: ThreadKey, after: int, limit: int) -> list[StoredRecord]:
+        found = await self._below.read(key, after, limit)
+        self.reading.set()
+        await self.answered.wait()
+        return found
+
+
+async def test_a_head_that_is_closed_before_others_are_told_that_it_is_there_is_opened_again(
+    build: OpenHouse,
+) -> None:
+    house = await build()
+    key = await house.run(say("fine"))
+    reads = HeldReads(house.store.log)
+    journal = Journal(cast(Log, reads), house.codec, house.specs)
+    late = asyncio.Event()
+
+    async def open_and_close(begin: asyncio.Event) -> None:
+        await begin.wait()
+        journal.close(await journal.open(key))
+
+    now = asyncio.Event()
+    now.set()
+    opening = [asyncio.create_task(open_and_close(begin)) for begin in (now, late, late)]
+    await within(reads.reading.wait())
+    reads.answered.set()
+    late.set()  # they come between the end of the load and the news of it
+    await within(asyncio.gather(*opening))
 
 
 async def test_two_signals_at_once_both_land_in_order(build: OpenHouse) -> None:

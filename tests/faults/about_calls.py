@@ -1,17 +1,17 @@
 """Invariants between logs and what the world did: tools, models, tokens."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from tests.faults.about_people import note_of
 from tests.faults.evidence import History
 from tests.faults.ledger import BEGUN, DONE, MODEL, Line
 from treadle import Action, Thread, ThreadEvent
 from treadle.v1.event_pb2 import ToolCallCompleted
 
 _ENDING = (Thread.CANCEL, Thread.COMPLETE)
-READ_ONLY_TOOL, AT_MOST_ONCE_TOOL = "look", "send"
+READ_ONLY_TOOL, AT_MOST_ONCE_TOOLS = "look", frozenset({"send", "pay"})
 ABORT_MICROS = 1_000_000
 """So long after an acknowledged end a model call may still arrive that was sent before it."""
 
@@ -23,13 +23,14 @@ class LoggedCall:
     thread: str
     call_id: str
     note: str
+    """Of the arguments that it runs with, also when a person changed them."""
     attempts: list[int] = field(default_factory=list)
     completed: ToolCallCompleted | None = None
 
 
 def calls_at_most_once_were_made_at_most_once(history: History) -> Iterator[str]:
     counts = Counter(
-        (line.note, line.step) for line in _tool_lines(history) if line.tool == AT_MOST_ONCE_TOOL
+        (line.note, line.step) for line in _tool_lines(history) if line.tool in AT_MOST_ONCE_TOOLS
     )
     for (note, step), count in counts.items():
         if count > 1:
@@ -170,12 +171,6 @@ def _model_note(thread: str, call_id: str) -> str:
     return f"{thread.removeprefix('threads/')}/{call_id.removeprefix('model-')}"
 
 
-def _note(arguments_json: str) -> str:
-    """Empty for what is not a call of the world's tools."""
-    arguments = json.loads(arguments_json)
-    return str(arguments.get("note", "")) if isinstance(arguments, dict) else ""
-
-
 def _tool_lines(history: History, step: str = "") -> Iterator[Line]:
     for line in history.ledger:
         if line.tool != MODEL and step in ("", line.step):
@@ -193,12 +188,18 @@ def _calls(history: History) -> dict[str, LoggedCall]:
 
 def _calls_of(name: str, log: Iterable[ThreadEvent]) -> Iterator[LoggedCall]:
     calls: dict[str, LoggedCall] = {}
+    approved: dict[str, str] = {}
     for event in log:
         match event.WhichOneof("payload"):
             case "tool_call_requested":
                 asked = event.tool_call_requested
-                note = _note(asked.arguments_json)
+                note = note_of(asked.arguments_json)
                 calls[asked.tool_call_id] = LoggedCall(name, asked.tool_call_id, note)
+            case "approval_requested":
+                approved[event.approval_requested.approval_id] = event.approval_requested.tool_call_id
+            case "approval_decided" if event.approval_decided.edited_arguments_json:
+                call = calls[approved[event.approval_decided.approval_id]]
+                call.note = note_of(event.approval_decided.edited_arguments_json)
             case "tool_call_started" if event.tool_call_started.tool_call_id in calls:
                 started = event.tool_call_started
                 calls[started.tool_call_id].attempts.append(started.attempt)

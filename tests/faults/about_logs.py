@@ -59,7 +59,7 @@ def a_request_id_has_one_thread(history: History) -> Iterator[str]:
     for request_id, names in threads.items():
         if len(names) > 1:
             yield f"request {request_id} was answered with {sorted(names)}"
-    made = len(history.threads)
+    made = sum(not thread.parent_thread for thread in history.threads.values())
     if made > len(threads):
         yield f"{len(threads)} requests made {made} threads"
 

@@ -42,6 +42,7 @@ _FEW = "test_fault_run.py::test_promises_hold_through_a_few_kills"
 _STEP = "test_kill_within_a_step.py"
 _ENDING = "core/ending.py"
 _REPLIES = "core/replies.py"
+_DECISIONS = "core/decisions.py"
 
 BUGS: tuple[Bug, ...] = (
     Bug(
@@ -147,8 +148,9 @@ BUGS: tuple[Bug, ...] = (
         (
             Edit(
                 "core/replies.py",
-                "    return call.in_flight and call.effect is Effect.AT_MOST_ONCE\n",
-                "    return False\n",
+                "    return [call for call in state.calls.values() if call.in_flight and call.effect is "
+                "Effect.AT_MOST_ONCE]\n",
+                "    return []\n",
             ),
         ),
         ("test_kill_within_a_step.py",),
@@ -171,8 +173,9 @@ BUGS: tuple[Bug, ...] = (
         (
             Edit(
                 "engine/recovery.py",
-                "        engine.enqueue(row.key, subject_of(row), agent_max, row.create_time)\n\n\n",
-                "        pass\n\n\n",
+                "        engine.enqueue(row.key, subject_of(row), limits.max_concurrent_threads, "
+                "row.create_time, rate)\n",
+                "        pass\n",
             ),
         ),
         (_FEW,),
@@ -224,7 +227,7 @@ BUGS: tuple[Bug, ...] = (
         "a cancel only says that it did",
         (
             Edit(
-                "services/threads.py",
+                "services/controls.py",
                 "state = await self._engine.ask(row.key, ask, request)",
                 "return await self._reads.get(caller, name, full=True)",
             ),
@@ -345,8 +348,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Edit(
                 _REPLIES,
-                "        draft.add(unknown_usage(draft.state, model_call))\n    for call in unknown",
-                "        pass\n    for call in unknown",
+                "        draft.add(unknown_usage(draft.state, model_call))\n    poisoned",
+                "        pass\n    poisoned",
             ),
         ),
         (f"{_STEP}::test_a_model_call_is_made_again_once_and_the_lost_attempt_is_in_the_cost",),
@@ -369,11 +372,109 @@ BUGS: tuple[Bug, ...] = (
         (
             Edit(
                 _REPLIES,
-                "elif outcome.guilty and suspicion.provable(draft.state) and not draft.state.ending:",
-                "elif not draft.state.ending:",
+                "    poisoned = outcome.guilty and suspicion.provable(draft.state)\n",
+                "    poisoned = True\n",
             ),
         ),
         (_FEW,),
         ("no_thread_is_poisoned",),
+    ),
+    Bug(
+        "a call runs while people are asked about it",
+        (
+            Edit(
+                "core/state.py",
+                "        return self.open and not (self.gated or self.asked",
+                "        return self.open and not (self.asked",
+            ),
+        ),
+        (_FEW,),
+        ("nothing_gated_happens_without_its_approval",),
+    ),
+    Bug(
+        "a second decision counts too",
+        (
+            Edit(
+                _DECISIONS,
+                "    if approval.state is not ApprovalState.PENDING:\n        return None if",
+                "    if False:\n        return None if",
+            ),
+        ),
+        (_FEW,),
+        ("approvals_are_decided_once",),
+    ),
+    Bug(
+        "what a person changed of the arguments is lost",
+        (
+            Edit(
+                _DECISIONS,
+                "                ask.edited_arguments_json,\n                ask.result_json,\n",
+                '                "",\n                ask.result_json,\n',
+            ),
+        ),
+        (_FEW,),
+        ("acknowledged_decisions_are_in_the_log",),
+    ),
+    Bug(
+        "inputs after the first are not taken",
+        (
+            Edit(
+                "core/accept.py",
+                "e.IterationStarted(draft.state.iteration + 1, draft.state.inputs)",
+                "e.IterationStarted(draft.state.iteration + 1, "
+                "draft.state.inputs[: not draft.state.iteration])",
+            ),
+        ),
+        (_FEW,),
+        ("acknowledged_inputs_are_taken_once",),
+    ),
+    Bug(
+        "an answer is not what its question came to",
+        (
+            Edit(
+                "core/requests.py",
+                "e.ToolCallCompleted(call.call_id, CallStatus.SUCCEEDED, text)",
+                'e.ToolCallCompleted(call.call_id, CallStatus.SUCCEEDED, "answered")',
+            ),
+        ),
+        (_FEW,),
+        ("acknowledged_answers_are_the_results",),
+    ),
+    Bug(
+        "a call of an agent makes another thread after a crash",
+        (
+            Edit(
+                "core/ids.py",
+                'f"child/{tenant}/{thread}/{call_id}"',
+                "f\"child/{__import__('os').getpid()}/{tenant}/{thread}/{call_id}\"",
+            ),
+        ),
+        ("test_children.py",),
+        ("a_call_of_an_agent_has_one_thread",),
+    ),
+    Bug(
+        "a child's end is told otherwise than it was",
+        (
+            Edit(
+                "core/children.py",
+                "            ended.child_thread,\n            ended.state,\n",
+                "            ended.child_thread,\n            ThreadState.FAILED,\n",
+            ),
+        ),
+        (_FEW,),
+        ("the_end_of_a_child_reaches_its_parent_once",),
+    ),
+    Bug(
+        "a thread that ends leaves its children alone",
+        (
+            Edit(
+                "core/mail.py",
+                "    match event.payload:\n        case e.ControlRequested() as control:\n",
+                "    match event.payload:\n        case _ if not isinstance(event.payload, e.ThreadEnded):\n"
+                "            return ()\n        case e.ControlRequested() as control:\n",
+            ),
+        ),
+        (_FEW,),
+        ("no_child_outlives_its_parent",),
     ),
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tests.faults.ledger import DONE, MODEL, Line
 from tests.faults.watching import Seen
-from treadle import Client, Thread, ThreadEvent
+from treadle import Approval, Client, Thread, ThreadEvent
 
 READERS = 16
 """Calls at one time."""
@@ -32,6 +32,34 @@ class Ended:
     """The output that the caller gave; None when it gave none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """An input that nobody had asked for was taken with OK."""
+
+    thread: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer to a question, or the result of a client's tool, was taken with OK."""
+
+    thread: str
+    call_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision was taken with OK."""
+
+    thread: str
+    approval_id: str
+    state: "Approval.State.ValueType"
+    edited: str = ""
+    """The note of the arguments to run with instead."""
+
+
 @dataclass(slots=True)
 class History:
     """One run of a fault test, after everything has come to rest."""
@@ -44,6 +72,9 @@ class History:
     ledger: list[Line] = field(default_factory=list)
     """All lines, or the effects alone."""
     ended: list[Ended] = field(default_factory=list)
+    steered: list[Steered] = field(default_factory=list)
+    answered: list[Answered] = field(default_factory=list)
+    decided: list[Decided] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     """Answers that no caller may get, and none where there had to be one."""
 

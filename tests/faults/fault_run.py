@@ -14,9 +14,12 @@ from tests.faults.ledger import DONE, MODEL
 from tests.faults.site import PATIENCE_SECONDS, Site
 from tests.faults.watching import SeenOfAll, watch_all
 from tests.waiting import eventually
+from treadle import Client
 
 CLIENT_SECONDS = 300.0
 """A caller who waits for an answer is interrupted by many kills in a row."""
+REST_SECONDS = 15.0
+"""For what goes on when every caller has been answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ async def run(folder: Path, prepared: Path, plan: Round) -> Figures:
                         working.create_task(callers.work(enough))
             except TimeoutError:
                 history.failures.append(f"callers still waited after {plan.seconds:g} s")
+            await _come_to_rest(client, history)
             await history.read(client)
             history.ledger = site.ledger.all()
             await _catch_up(of_all, history)
@@ -84,6 +88,18 @@ async def run(folder: Path, prepared: Path, plan: Round) -> Figures:
             await asyncio.gather(watcher, return_exceptions=True)
     check(history)
     return _figures(history, kills, of_all, time.monotonic() - began)
+
+
+async def _come_to_rest(client: Client, history: History) -> None:
+    """Waits until nothing goes on: also children of threads that nobody waits for any more."""
+
+    async def at_rest() -> bool:
+        return not [thread.name async for thread in client.list_threads(filter="state = RUNNING")]
+
+    try:
+        await eventually(at_rest, seconds=REST_SECONDS, pause_seconds_max=0.2)
+    except AssertionError:
+        history.failures.append("threads still run")
 
 
 async def _catch_up(of_all: SeenOfAll, history: History) -> None:
@@ -105,6 +121,9 @@ def _figures(history: History, kills: Kills, of_all: SeenOfAll, seconds: float) 
             "kills": kills.count,
             "acknowledged threads": len({each.thread for each in history.acknowledged}),
             "acknowledged ends": len(history.ended),
+            "acknowledged decisions": len(history.decided),
+            "acknowledged inputs": len(history.steered) + len(history.answered),
+            "children": sum(bool(thread.parent_thread) for thread in history.threads.values()),
             "events": len(events),
             "events sent": sum(len(seen.events) for seen in history.seen),
             "streams": sum(seen.connections for seen in history.seen) + of_all.connections,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from tests.faults import about_calls, about_logs
+from tests.faults import about_calls, about_children, about_logs, about_people
 from tests.faults.evidence import Acknowledged, Ended, History
 
 __all__ = ["INVARIANTS", "Acknowledged", "Ended", "History", "Invariant", "check", "problems"]
@@ -34,7 +34,14 @@ INVARIANTS: tuple[Invariant, ...] = (
     about_calls.calls_complete_once,
     about_calls.attempts_at_models_are_all_accounted_for,
     about_calls.tokens_are_those_of_the_answers,
-    # Approvals: a module `about_approvals` beside the others, once there is a way to decide one.
+    about_people.nothing_gated_happens_without_its_approval,
+    about_people.approvals_are_decided_once,
+    about_people.acknowledged_decisions_are_in_the_log,
+    about_people.acknowledged_inputs_are_taken_once,
+    about_people.acknowledged_answers_are_the_results,
+    about_children.a_call_of_an_agent_has_one_thread,
+    about_children.the_end_of_a_child_reaches_its_parent_once,
+    about_children.no_child_outlives_its_parent,
 )
 
 

@@ -5,20 +5,26 @@ import shutil
 import socket
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
 from tests.faults.tool_server import GROUP, WORLD_VARIABLE
 from tests.faults.world_process import WorldProcess
 from tests.server_process import ServerProcess
-from treadle import Agent, Client, Retry
+from treadle import Agent, ApprovalPolicy, ApprovalRule, Client, Retry
 
 AGENT = "worker"
 STRICT_AGENT = "strict"
 """Fails where the other one tells its model that an outcome is unknown."""
 GOOGLE_AGENT = "google"
 """Calls the world's model over HTTP."""
+GATED_AGENT = "gated"
+"""People approve its calls of `pay`."""
+BOSS_AGENT, CHILD_AGENT = "boss", "child"
+"""The one calls the other, which plays the script that it is called with."""
+QUESTION, CLIENT_TOOL = "ask_user", "measure"
+"""What agents ask people, and what threads may bring as a tool of their own."""
 PATIENCE_SECONDS = 60.0
 _CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),
@@ -107,12 +113,20 @@ class Site:
 
 async def make_agents(client: Client) -> None:
     """Agents that play the script of a thread's input."""
-    agents = (
-        (AGENT, "scripted:", Agent.TELL_MODEL),
-        (STRICT_AGENT, "scripted:", Agent.FAIL),
-        (GOOGLE_AGENT, "google:gemini-2.5-flash", Agent.TELL_MODEL),
-    )
-    for name, model, policy in agents:
-        await client.create_agent(
-            name, model=model, tool_groups=[GROUP, "toolGroups/builtin"], on_unknown_outcome=policy
-        )
+    agents: dict[str, dict[str, Any]] = {
+        AGENT: {},
+        STRICT_AGENT: {"on_unknown_outcome": Agent.FAIL},
+        GOOGLE_AGENT: {"model": "google:gemini-2.5-flash"},
+        GATED_AGENT: {
+            "approval_policy": ApprovalPolicy(rules=[ApprovalRule(tool_pattern="pay", approvers_needed=1)])
+        },
+        CHILD_AGENT: {"input_schema_json": '{"type":"object"}'},
+        BOSS_AGENT: {"subagents": [f"agents/{CHILD_AGENT}"]},
+    }
+    for name, fields in agents.items():
+        common: dict[str, Any] = {
+            "model": "scripted:",
+            "tool_groups": [GROUP, "toolGroups/builtin"],
+            "on_unknown_outcome": Agent.TELL_MODEL,
+        }
+        await client.create_agent(name, **(common | fields))

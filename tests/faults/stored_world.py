@@ -11,10 +11,11 @@ import grpc
 
 from tests.rpc.rig import Metadata, Rig, bearer, make_key, running
 from tests.rpc.runs import DONE, HANG, create, create_request, get, make_agent, pb, run, scripted, until_event
-from treadle.v1 import admin_service_pb2, agent_service_pb2, api_key_pb2, thread_pb2
+from treadle.v1 import admin_service_pb2, agent_service_pb2, api_key_pb2, memory_service_pb2, thread_pb2
 
 _agents: Any = agent_service_pb2
 _admin: Any = admin_service_pb2
+_memories: Any = memory_service_pb2
 _Thread: Any = thread_pb2.Thread
 ANSWER_SECONDS = 10.0
 NOTE = {"text": "I note.", "calls": [{"name": "remember", "arguments": {"key": "k", "text": "a note"}}]}
@@ -32,6 +33,7 @@ FILTERS = (
     "stop_reason = FINISHED",
     'trigger.triggered_by = "someone"',
 )
+MEMORIES = {"tea": "green tea with honey", "coffee": "black coffee with milk", "town": "Rome or Paris"}
 ORDERS = ("create_time", "end_time desc", "cost.cost_micros", "usage.total_tokens desc")
 
 
@@ -62,6 +64,7 @@ async def make(path: Path, copy: Path | None = None) -> World:
         await _make_agents(rig)
         await _make_keys(rig, world)
         await _make_threads(rig, world)
+        await _make_memories(rig)
         for name in world.threads:
             world.event_count += (await get(rig, name)).last_sequence
         if copy is not None:
@@ -115,6 +118,18 @@ async def _make_threads(rig: Rig, world: World) -> None:
             await until_event(rig, thread.name, "model_call_started")
         world.session = thread.session or world.session
         world.unfinished[thread.name] = (await get(rig, thread.name)).last_sequence
+
+
+async def _make_memories(rig: Rig) -> None:
+    for key, text in MEMORIES.items():
+        for namespace in ("one", "two"):
+            await _put(rig, f"memories/{namespace}/items/{key}", text)
+    await _put(rig, "memories/one/items/coffee", "without milk")
+    await rig.memories.DeleteMemory(_memories.DeleteMemoryRequest(name="memories/two/items/tea"))
+
+
+async def _put(rig: Rig, name: str, text: str) -> None:
+    await rig.memories.PutMemory(_memories.PutMemoryRequest(memory={"name": name, "text": text}))
 
 
 async def _ended(rig: Rig, world: World, agent: str, **fields: Any) -> None:
@@ -185,6 +200,18 @@ def _catalogue(rig: Rig, world: World) -> dict[str, Ask]:
             rig.admin.GetApiKey(_admin.GetApiKeyRequest(name=key.name))
         )
         asks[f"as {key.name}"] = lambda key=key: _message(_as(rig, "threads/theirs-1", bearer(key)))
+    for key in (*MEMORIES, "none"):
+        name = f"memories/one/items/{key}"
+        asks[name] = lambda name=name: _message(rig.memories.GetMemory(_memories.GetMemoryRequest(name=name)))
+    for parent in ("memories/one", "memories/-"):
+        asks[f"all {parent}"] = lambda parent=parent: _message(
+            rig.memories.ListMemories(_memories.ListMemoriesRequest(parent=parent))
+        )
+        for query in ("tea green", "milk", "with", '"black coffee"', "coff*"):
+            request = _memories.SearchMemoriesRequest(parent=parent, query=query)
+            asks[f"found {query} in {parent}"] = lambda request=request: _message(
+                rig.memories.SearchMemories(request)
+            )
     asks["theirs, as ours"] = lambda: _message(get(rig, "threads/theirs-1"))
     return asks
 

@@ -19,8 +19,12 @@ THREADS = 4
 SOAK_THREADS = 20
 TURNS = (("look", "save", "send"), ("save",))
 AT_START = tuple(name for name in failpoints.NAMES if name.startswith("migration."))
-"""Reached before a server serves. All others are reached by threads."""
-BY_THREADS = tuple(name for name in failpoints.NAMES if name not in AT_START)
+"""Reached before a server serves."""
+BY_PEOPLE = ("decision.after",)
+"""Reached when somebody decides: `test_kill_at_a_decision` goes there."""
+IN_TREES = tuple(name for name in failpoints.NAMES if name.startswith(("child.", "mail.")))
+"""Reached where agents call agents: `test_tree_kills` goes there."""
+BY_THREADS = tuple(name for name in failpoints.NAMES if name not in (*AT_START, *BY_PEOPLE, *IN_TREES))
 
 
 async def killed(folder: Path, prepared: Path, rule: str, threads: int) -> None:

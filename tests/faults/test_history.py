@@ -8,6 +8,7 @@ import pytest
 from tests.faults import about_calls as calls
 from tests.faults import about_logs as logs
 from tests.faults import history as h
+from tests.faults import sound_people
 from tests.faults.history import Acknowledged, Ended, History
 from tests.faults.ledger import ANSWERED, BEGUN, DONE, MODEL, Line
 from tests.faults.watching import Seen
@@ -310,18 +311,20 @@ BREAKS: tuple[tuple[Callable[[History], None], h.Invariant], ...] = (
     (claim_to_know_the_cost, calls.attempts_at_models_are_all_accounted_for),
     (charge_too_much, calls.tokens_are_those_of_the_answers),
     (ask_a_model_in_secret, calls.tokens_are_those_of_the_answers),
+    *sound_people.BREAKS,
 )
 
 
 def test_a_sound_history_passes() -> None:
     h.check(sound())
+    h.check(sound_people.add_people(sound()))
 
 
 @pytest.mark.parametrize(("break_it", "invariant"), BREAKS, ids=lambda value: value.__name__)
 def test_an_invariant_finds_what_breaks_it(
     break_it: Callable[[History], None], invariant: h.Invariant
 ) -> None:
-    broken = sound()
+    broken = sound_people.add_people(sound())
 
     break_it(broken)
 

@@ -1,7 +1,8 @@
 """`python -m tests.faults.tool_server`: the server with tools that are played by the world.
 
 `toolGroups/ledger` has one tool of each effect class: `look` READ_ONLY, `save` IDEMPOTENT, `send`
-AT_MOST_ONCE. What they do stands in `world_tools`. The world's address is in the environment.
+AT_MOST_ONCE; and `pay`, AT_MOST_ONCE, which agents of tests want people to approve. What they do stands in
+`world_tools`. The world's address is in the environment.
 """
 
 import argparse
@@ -56,6 +57,7 @@ SPECS = (
     _spec("look", Effect.READ_ONLY, 3),
     _spec("save", Effect.IDEMPOTENT, 3),
     _spec("send", Effect.AT_MOST_ONCE, 1),
+    _spec("pay", Effect.AT_MOST_ONCE, 1),
 )
 
 

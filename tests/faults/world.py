@@ -66,7 +66,7 @@ class Diary:
 async def play(folder: Path) -> None:
     diary, gates = Diary(Ledger(folder / "ledger")), Gates(folder / "gates")
     tools = await asyncio.start_server(ToolCalls(diary, gates).connected, "127.0.0.1", 0)
-    model = await asyncio.start_server(ModelServer(diary).connected, "127.0.0.1", 0)
+    model = await asyncio.start_server(ModelServer(diary, gates).connected, "127.0.0.1", 0)
     ports = [server.sockets[0].getsockname()[1] for server in (tools, model)]
     print(f"tools 127.0.0.1:{ports[0]} model http://127.0.0.1:{ports[1]}", flush=True)
     await asyncio.to_thread(sys.stdin.read)

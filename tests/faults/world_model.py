@@ -1,7 +1,8 @@
 """The model of the world: plays scripts (`scripts.script`) over the Gemini API's streaming wire protocol.
 
-The script is the text of the first user content, and its member `thread` names the ledger's notes. Every
-answer has another number of tokens, so what a thread was charged tells which answers it took.
+The script is the last text of a user that is one, and its member `thread` names the ledger's notes. A turn
+with a `gate` is begun and waits for it before it says anything. Every answer has another number of tokens,
+so what a thread was charged tells which answers it took.
 """
 
 import asyncio
@@ -25,11 +26,18 @@ class Diary(Protocol):
     def answer_number(self) -> int: ...
 
 
+class Gates(Protocol):
+    """What turns wait for."""
+
+    async def passed(self, name: str) -> None: ...
+
+
 class ModelServer:
     """Serves `streamGenerateContent` to any number of connections."""
 
-    def __init__(self, diary: Diary) -> None:
+    def __init__(self, diary: Diary, gates: Gates) -> None:
         self._diary = diary
+        self._gates = gates
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers requests one after the other until the server hangs up or is killed."""
@@ -43,10 +51,11 @@ class ModelServer:
 
     async def _answer(self, body: Fields, writer: asyncio.StreamWriter) -> None:
         contents = body["contents"]
-        script = json.loads(contents[0]["parts"][0]["text"])
-        place = sum(content["role"] == "model" for content in contents)
+        script, place = _script(contents)
         turn, note = script["turns"][place], f"{script['thread']}/{place + 1}"
         self._diary.begun(Line(MODEL, note))
+        if "gate" in turn:
+            await self._gates.passed(turn["gate"])
         tokens = self._diary.answer_number()
         done = Line(MODEL, note, tokens=PROMPT_TOKENS + tokens + THOUGHT_TOKENS)
         writer.write(_HEAD)
@@ -61,6 +70,17 @@ class ModelServer:
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         self._diary.answered(done)
+
+
+def _script(contents: list[Fields]) -> tuple[Fields, int]:
+    """And how many of its turns were played. Before it there may be what a session remembers."""
+    place = 0
+    for content in reversed(contents):
+        place += content["role"] == "model"
+        told = content["parts"][0].get("text", "") if content["role"] == "user" else ""
+        if told.startswith("{"):
+            return json.loads(told), place
+    raise AssertionError("nobody gave a script")
 
 
 def _chunks(turn: Fields, contents: list[Fields], tokens: int) -> list[Fields]:

@@ -5,12 +5,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.core.histories import DAY, History, created, spec
+from tests.core.forks import fork
+from tests.core.histories import DAY, REFERENCE, SECOND, T0, History, created, spec
 from tests.golden.stored import FOLDER, Json, as_json
 from treadle_server.core import outcomes as o
 from treadle_server.core import signals as s
-from treadle_server.core.kinds import CallStatus
-from treadle_server.core.values import ProposedCall, ProviderContent
+from treadle_server.core.events import HistoryRecalled
+from treadle_server.core.kinds import BusyPolicy, CallStatus, Role
+from treadle_server.core.values import Content, Context, Message, ProposedCall, ProviderContent
 
 KEPT = ProviderContent("scripted", "tests", '{"parts":[{"text":"kept word for word"}]}')
 
@@ -93,9 +95,31 @@ def timed_out() -> History:
     return history
 
 
+def forked() -> History:
+    """A fork of a thread that had calls of every kind open, which goes on with a further input."""
+    original = created().turn("On it.", "look", "save", "send", "pay", "ask", "open_file").begin()
+    history = fork(original.tool("call-1-1", "a cat"), text="And then?")
+    history.begin().tool("call-1-2", "saved").submit("call-1-6").answer("call-1-5", "blue")
+    return history.approve("call-1-4").begin().tool("call-1-4", "paid").turn("All done.")
+
+
+def session() -> History:
+    """A thread that is told a context and what was said before, and gets a second input before it begins."""
+    history = History(spec(history_messages_max=2, input_debounce_micros=2 * SECOND))
+    fields = {"session": "sessions/s", "parent_object": "account/17", "busy_policy": BusyPolicy.STEER}
+    context = Context("Speak French.", "It rains.")
+    history.ask(s.Create, spec=REFERENCE, input=Content("And now?"), context=context, **fields)
+    said = (
+        Message("threads/t1", 2, Role.USER, Content("Hello.", '{"a":1}'), T0),
+        Message("threads/t1", 9, Role.AGENT, Content("Bonjour."), T0 + SECOND),
+    )
+    history.ask(o.HistoryRead, history=HistoryRecalled(said, older_left_out=True))
+    return history.steer().turn("", "look").begin().tool("call-1-1", "a cat").turn("Un chat.")
+
+
 HISTORIES: dict[str, Callable[[], History]] = {
     made.__name__: made
-    for made in (simple, parallel_tools, failure, recovery, poisoned, cancelled, timed_out)
+    for made in (simple, parallel_tools, failure, recovery, poisoned, cancelled, timed_out, forked, session)
 }
 
 

@@ -14,6 +14,9 @@ from treadle.v1 import (
     admin_service_pb2_grpc,
     agent_service_pb2_grpc,
     api_key_pb2,
+    approval_service_pb2_grpc,
+    memory_service_pb2_grpc,
+    session_service_pb2_grpc,
     thread_service_pb2_grpc,
     tool_service_pb2_grpc,
 )
@@ -38,6 +41,14 @@ class Rig:
         return agent_service_pb2_grpc.AgentServiceStub(self.channel)
 
     @property
+    def approvals(self) -> Any:
+        return approval_service_pb2_grpc.ApprovalServiceStub(self.channel)
+
+    @property
+    def sessions(self) -> Any:
+        return session_service_pb2_grpc.SessionServiceStub(self.channel)
+
+    @property
     def threads(self) -> Any:
         return thread_service_pb2_grpc.ThreadServiceStub(self.channel)
 
@@ -48,6 +59,10 @@ class Rig:
     @property
     def tools(self) -> Any:
         return tool_service_pb2_grpc.ToolServiceStub(self.channel)
+
+    @property
+    def memories(self) -> Any:
+        return memory_service_pb2_grpc.MemoryServiceStub(self.channel)
 
     async def raw(self, path: str, data: bytes, metadata: Metadata = ()) -> bytes:
         """A unary call of bytes."""

@@ -118,14 +118,9 @@ async def test_an_agent_without_a_model_is_refused(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("subagents", ["agents/other"]),
-        ("documents", [{"title": "t", "text": "x"}]),
         ("suggestions_enabled", True),
-        ("approval_policy", {}),
         ("evaluation_config", {}),
-        ("on_unknown_outcome", _Agent.ASK),
         ("limits", {"max_cost_micros": 1}),
-        ("limits", {"max_starts": 1}),
         ("model_settings", {"fallback_models": ["demo:react"]}),
     ],
 )

@@ -14,18 +14,46 @@ from google.protobuf.message_factory import GetMessageClass
 
 from tests.rpc.failures import Failure, failure_of
 from tests.rpc.rig import Metadata, Rig, bearer, make_key, running
-from tests.rpc.runs import HANG, Thread, collected, create, kinds, make_agent, pb, run, taken, thread_of
+from tests.rpc.runs import (
+    ADD,
+    DONE,
+    HANG,
+    Thread,
+    collected,
+    create,
+    kinds,
+    make_agent,
+    pb,
+    run,
+    taken,
+    thread_of,
+)
 from treadle.v1 import (
     admin_service_pb2,
     agent_service_pb2,
     api_key_pb2,
+    approval_service_pb2,
+    memory_service_pb2,
+    session_service_pb2,
     thread_service_pb2,
     tool_service_pb2,
 )
+from treadle_server.rpc.names import PARENTS
 from treadle_server.rpc.validation import RESOURCES
 
 _agents: Any = agent_service_pb2
-_FILES: tuple[Any, ...] = (agent_service_pb2, thread_service_pb2, tool_service_pb2, admin_service_pb2)
+_memories: Any = memory_service_pb2
+_sessions: Any = session_service_pb2
+_approvals: Any = approval_service_pb2
+_FILES: tuple[Any, ...] = (
+    agent_service_pb2,
+    approval_service_pb2,
+    thread_service_pb2,
+    tool_service_pb2,
+    admin_service_pb2,
+    memory_service_pb2,
+    session_service_pb2,
+)
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     service for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()
 )
@@ -64,7 +92,23 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "ThreadService.SubmitToolResult": {"tool_call_id": "c", "result_json": "1"},
     "ThreadService.ForkThread": NOTHING,
     "ThreadService.RetryThread": NOTHING,
+    "SessionService.GetSession": NOTHING,
+    "SessionService.LookupSession": {"session_key": "room"},
+    "SessionService.ListSessions": NOTHING,
+    "SessionService.UpdateSession": {"session": {"labels": {"a": "b"}, "etag": "7"}},
+    "SessionService.DeleteSession": {"force": True, "etag": "7"},
+    "SessionService.ListSessionMessages": {"page_token": "x"},
+    "SessionService.WatchSession": {"event_types": ["thread_ended"]},
+    "ApprovalService.GetApproval": NOTHING,
+    "ApprovalService.ListApprovals": {"page_token": "x"},
+    "ApprovalService.WatchApprovals": NOTHING,
+    "ApprovalService.DecideApproval": {"decision": 2, "request_id": "r1"},
     "ToolService.ListBuiltinTools": NOTHING,
+    "MemoryService.GetMemory": NOTHING,
+    "MemoryService.PutMemory": {"memory": {"text": "x", "etag": "7"}},
+    "MemoryService.DeleteMemory": NOTHING,
+    "MemoryService.ListMemories": {"page_token": "x"},
+    "MemoryService.SearchMemories": {"query": "x", "page_token": "x"},
     "AdminService.GetServerInfo": NOTHING,
     "AdminService.CreateApiKey": {"api_key": {}},
     "AdminService.GetApiKey": NOTHING,
@@ -118,9 +162,8 @@ def _references(message: Descriptor, path: tuple[str, ...], unread: set[str]) ->
 
 def _kind(field: FieldDescriptor) -> str:
     reference = field.GetOptions().Extensions[resource_pb2.resource_reference]
-    parents = {"treadle.dev/AgentVersion": "treadle.dev/Agent", "treadle.dev/ApiKey": "treadle.dev/Tenant"}
     if reference.child_type:
-        return parents[reference.child_type]
+        return PARENTS[reference.child_type]
     return str(reference.type)
 
 
@@ -149,18 +192,37 @@ async def _furnish(db: Path) -> House:
         await make_agent(rig, "mine", metadata=(("treadle-tenant", "blue"),))
         ran = await run(rig, "done", "secret", session_key="room", tags=["a"], metadata=red)
         await create(rig, "busy", "hanging", metadata=red)
+        await ask_people(rig, "asks", red)
+        memory = {"name": "memories/reds/items/k", "text": "a secret of red"}
+        await rig.memories.PutMemory(_memories.PutMemoryRequest(memory=memory), metadata=red)
     session = ran.session
     names = {
         "treadle.dev/Agent": ("agents/secret", "agents/nobody"),
         "treadle.dev/AgentVersion": ("agents/secret/versions/1", "agents/nobody/versions/1"),
         "treadle.dev/Session": (session, session[:-8] + "00000000"),
         "treadle.dev/Thread": ("threads/done", "threads/none"),
+        "treadle.dev/Approval": (
+            "threads/asks/approvals/approval-call-1-1",
+            "threads/none/approvals/approval-call-1-1",
+        ),
+        "treadle.dev/ApprovalParent": ("threads/asks", "threads/none"),
         "treadle.dev/Tenant": ("tenants/red", "tenants/nil"),
         "treadle.dev/ApiKey": (keys[0].name, keys[0].name[:-8] + "00000000"),
         "treadle.dev/Webhook": ("webhooks/a", "webhooks/b"),
         "treadle.dev/EventSource": ("eventSources/a", "eventSources/b"),
+        "treadle.dev/MemoryNamespace": ("memories/reds", "memories/nils"),
+        "treadle.dev/Memory": ("memories/reds/items/k", "memories/nils/items/k"),
     }
     return House(db, keys[0], keys[1], names)
+
+
+async def ask_people(rig: Rig, thread: str, owner: Metadata) -> None:
+    """A thread that waits for an approval."""
+    policy = {"rules": [{"approvers_needed": 1}]}
+    await make_agent(rig, "gated", ADD, DONE, approval_policy=policy, metadata=owner)
+    await create(rig, thread, "gated", metadata=owner)
+    stream = rig.threads.WatchThread(pb.WatchThreadRequest(name=f"threads/{thread}"), metadata=tuple(owner))
+    await taken(stream, lambda events: "approval_requested" in kinds(events))
 
 
 @pytest.fixture
@@ -194,9 +256,12 @@ def _fill(request: Any, fields: dict[str, Any]) -> None:
 def stub_of(rig: Rig, method: MethodDescriptor) -> Any:
     stubs = {
         "AgentService": rig.agents,
+        "ApprovalService": rig.approvals,
         "ThreadService": rig.threads,
         "ToolService": rig.tools,
         "AdminService": rig.admin,
+        "MemoryService": rig.memories,
+        "SessionService": rig.sessions,
     }
     return getattr(stubs[method.containing_service.name], method.name)
 
@@ -228,8 +293,10 @@ def test_every_list_and_stream_of_a_whole_tenant_is_looked_at() -> None:
 
     assert whole == {
         "AgentService.ListAgents",
+        "ApprovalService.WatchApprovals",
         "ThreadService.ListThreads",
         "ThreadService.WatchThreads",
+        "SessionService.ListSessions",
         "ToolService.ListBuiltinTools",  # the same for all tenants
         "AdminService.ListTenants",  # admins alone
     }, "test below that it shows what is one's own"
@@ -254,7 +321,11 @@ async def test_anothers_name_is_like_one_that_nobody_has(rig: Rig, house: House,
 
 @pytest.mark.parametrize("request_id", ["", "r1"])
 async def test_a_thread_at_work_is_like_one_that_nobody_has(rig: Rig, house: House, request_id: str) -> None:
-    for name in ("CancelThread", "DeleteThread", "WatchThread", "GetThread", "UpdateThread"):
+    for name in (
+        *("PauseThread", "ResumeThread", "CancelThread", "CompleteThread"),
+        *("SendThreadInput", "SubmitToolResult"),
+        *("DeleteThread", "WatchThread", "GetThread", "UpdateThread", "ForkThread", "RetryThread"),
+    ):
         method = METHODS[f"ThreadService.{name}"]
         reference = next(references(method.input_type))
         shapes = []
@@ -270,7 +341,14 @@ async def test_a_thread_at_work_is_like_one_that_nobody_has(rig: Rig, house: Hou
 
 async def test_its_owner_finds_what_others_do_not(rig: Rig, house: House) -> None:
     """So that the sweep does not compare two names that nobody has."""
-    for name in ("AgentService.GetAgent", "AgentService.GetAgentVersion", "ThreadService.GetThread"):
+    for name in (
+        "AgentService.GetAgent",
+        "AgentService.GetAgentVersion",
+        "ThreadService.GetThread",
+        "ApprovalService.GetApproval",
+        "MemoryService.GetMemory",
+        "SessionService.GetSession",
+    ):
         method = METHODS[name]
         (reference,) = references(method.input_type)
         theirs = house.names[reference.kind][0]
@@ -294,10 +372,15 @@ async def test_lists_show_what_is_ones_own(rig: Rig, house: House) -> None:
         page = await rig.threads.ListThreads(request, metadata=bearer(house.blue))
         found[text] = [thread.name for thread in page.threads]
     agents = await rig.agents.ListAgents(_agents.ListAgentsRequest(), metadata=bearer(house.blue))
+    sessions = await rig.sessions.ListSessions(_sessions.ListSessionsRequest(), metadata=bearer(house.blue))
+    looked_up = await rig.sessions.LookupSession(
+        _sessions.LookupSessionRequest(session_key="room"), metadata=bearer(house.blue)
+    )
 
     mine = ["threads/t1"]
     assert list(found.values()) == [mine, mine, mine, [], []]
     assert [agent.name for agent in agents.agents] == ["agents/mine"]
+    assert [each.name for each in sessions.sessions] == [looked_up.name] != [session]
     assert agents.total_size == 1
 
 
@@ -314,6 +397,20 @@ async def test_streams_show_what_is_ones_own(rig: Rig, house: House) -> None:
     assert {event.thread for event in events if event.sequence} == {"threads/t1", "threads/t3"}
     created = [event.thread_created for event in events if event.HasField("thread_created")]
     assert {each.spec.agent_version for each in created} == {"agents/mine/versions/1"}
+
+
+async def test_an_inbox_has_what_is_ones_own(rig: Rig, house: House) -> None:
+    mine = "threads/mine/approvals/approval-call-1-1"
+    await ask_people(rig, "mine", bearer(house.blue))
+
+    page = await rig.approvals.ListApprovals(
+        _approvals.ListApprovalsRequest(parent="threads/-"), metadata=bearer(house.blue)
+    )
+    stream = rig.approvals.WatchApprovals(_approvals.WatchApprovalsRequest(), metadata=bearer(house.blue))
+    first = await stream.read()
+    stream.cancel()
+
+    assert [each.name for each in page.approvals] == [each.name for each in first.approvals] == [mine]
 
 
 async def test_ids_session_keys_and_request_ids_are_each_tenants_own(rig: Rig, house: House) -> None:

@@ -39,13 +39,14 @@ from tests.rpc.runs import (
 from tests.stores.disk import fill_the_disk, free_the_disk
 from tests.stores.kit import execute, flip_bit
 from tests.waiting import eventually
-from treadle.v1 import admin_service_pb2, error_reason_pb2
+from treadle.v1 import admin_service_pb2, error_reason_pb2, memory_service_pb2
 from treadle_server.app import Server
 from treadle_server.config import Config
 from treadle_server.core.spec import ToolSpec
 from treadle_server.leaving import EXIT_FENCED
 
 _admin: Any = admin_service_pb2
+_memories: Any = memory_service_pb2
 ROOT = Path(__file__).parents[2]
 PROTO = ROOT / "protos/treadle/v1/error_reason.proto"
 DETAILS = (
@@ -58,6 +59,17 @@ DETAILS = (
 )
 
 ELSEWHERE = {
+    "APPROVAL_ALREADY_DECIDED": "tests/rpc/test_approvals.py::"
+    "test_once_the_thread_has_ended_every_decision_is_refused",
+    "APPROVAL_STALE": "tests/rpc/test_approvals.py::"
+    "test_approving_other_arguments_than_those_that_wait_is_refused",
+    "APPROVER_EXCLUDED": "tests/rpc/test_approvals.py::"
+    "test_as_many_people_as_are_needed_must_approve_and_not_the_one_who_started",
+    "PARENT_FORBIDDEN": "tests/rpc/test_parent_objects.py::"
+    "test_what_a_key_does_not_reach_is_refused_by_its_object",
+    "PARENT_MISMATCH": "tests/rpc/test_parent_objects.py::test_a_session_keeps_the_object_that_it_began_with",
+    "SESSION_BUSY": "tests/rpc/test_busy_sessions.py::"
+    "test_a_thread_is_refused_while_another_of_its_session_has_not_ended",
     "RATE_LIMITED": "tests/rpc/test_admission.py::"
     "test_streams_that_begin_too_fast_are_told_when_to_come_again",
     "SUBSCRIBER_TOO_SLOW": "tests/rpc/test_threads_watch.py::"
@@ -67,11 +79,6 @@ ELSEWHERE = {
 
 NOT_OF_THIS_RELEASE = {
     "TENANT_DISABLED": "tenants cannot be disabled",
-    "PARENT_FORBIDDEN": "no access by object",
-    "PARENT_MISMATCH": "no access by object",
-    "APPROVAL_ALREADY_DECIDED": "no approvals",
-    "APPROVAL_STALE": "no approvals",
-    "SESSION_BUSY": "no busy_policy but ENQUEUE",
     "BUDGET_EXCEEDED": "no budgets",
 }
 
@@ -183,7 +190,7 @@ async def sequence_out_of_range(rig: Rig) -> Failure:
 
 
 async def unimplemented(rig: Rig) -> Failure:
-    return await failure_of(rig.threads.ForkThread(pb.ForkThreadRequest(name="threads/t1")))
+    return await failure_of(rig.raw("/treadle.v1.ThreadService/SpliceThread", b""))
 
 
 WITH_A_USUAL_SERVER: dict[str, Callable[[Rig], Awaitable[Failure]]] = {
@@ -205,6 +212,7 @@ WITH_A_USUAL_SERVER: dict[str, Callable[[Rig], Awaitable[Failure]]] = {
 BELOW = {
     "CONCURRENCY_LIMITED": "test_who_wants_too_much_at_one_time_is_told_when_to_come_again",
     "DISK_FULL": "test_a_full_disk_refuses_changes_and_heals",
+    "QUOTA_EXCEEDED": "test_who_keeps_all_that_may_be_kept_is_told_the_limit",
     "DRAINING": "test_a_server_that_stops_says_when_to_come_again",
     "STORE_UNAVAILABLE": "test_a_server_whose_file_was_taken_over_does_not_know_what_became_of_a_change",
     "RECORD_CORRUPT": "test_a_damaged_event_is_named_and_no_other_thread_suffers",
@@ -258,6 +266,19 @@ async def test_who_wants_too_much_at_one_time_is_told_when_to_come_again(tmp_pat
         await create(rig)
 
         check(await failure_of(create(rig)), "CONCURRENCY_LIMITED")
+
+
+async def test_who_keeps_all_that_may_be_kept_is_told_the_limit(tmp_path: Path) -> None:
+    async with running(tmp_path / "t.db", namespace_memories_max=1) as rig:
+        for key in ("a", "a"):
+            await put_memory(rig, key)
+
+        check(await failure_of(put_memory(rig, "b")), "QUOTA_EXCEEDED")
+
+
+async def put_memory(rig: Rig, key: str) -> Any:
+    memory = {"name": f"memories/n/items/{key}", "text": "x"}
+    return await rig.memories.PutMemory(_memories.PutMemoryRequest(memory=memory))
 
 
 async def test_a_full_disk_refuses_changes_and_heals(tmp_path: Path) -> None:

@@ -64,6 +64,18 @@ async def test_threads_are_found_by_what_a_filter_says(filled: Rig) -> None:
         "end_time < 2020-01-01T00:00:00Z": "",
         "usage.total_tokens > 0": "t3 t2 t1",
         "cost.cost_micros >= 1000000": "",
+        "agent_version = agents/one/versions/1": "t3 t1",
+        "agent_version = agents/one/versions/2": "",
+        "agent_version = agents/nobody/versions/1": "",
+        "success = true": "t3 t2 t1",
+        "success = false": "t4",
+        "success != true": "t4",
+        "success = true OR success = false": "t4 t3 t2 t1",
+        "iteration_count >= 1 AND actions_taken = 0 AND state = COMPLETED": "t3 t2 t1",
+        "actions_taken > 0": "",
+        "trigger.triggered_by = ann OR trigger.triggered_by = bob": "t3",
+        "parent_object = customer/42": "",
+        "parent_object != customer/42": "t4 t3 t2 t1",
     }
 
     assert {text: await _listed(filled, text) for text in expected} == expected
@@ -78,6 +90,8 @@ async def test_threads_are_found_by_their_session(filled: Rig) -> None:
 async def test_threads_are_listed_in_the_order_that_is_asked_for(filled: Rig) -> None:
     assert await _listed(filled, "", "create_time") == "t1 t2 t3 t4"
     assert await _listed(filled, "state = COMPLETED", "end_time desc") == "t3 t2 t1"
+    assert await _listed(filled, "state = COMPLETED", "iteration_count") == "t1 t2 t3"
+    assert await _listed(filled, "state = COMPLETED", "actions_taken desc") == "t3 t2 t1"
 
 
 @pytest.mark.parametrize(
@@ -87,6 +101,14 @@ async def test_threads_are_listed_in_the_order_that_is_asked_for(filled: Rig) ->
         ({"filter": "tags = a"}, "FIELD_INVALID", "filter"),
         ({"filter": "agent = one"}, "FIELD_INVALID", "filter"),
         ({"filter": "labels.team != x"}, "FIELD_INVALID", "filter"),
+        ({"filter": "success = yes"}, "FIELD_INVALID", "filter"),
+        ({"filter": "agent_version != agents/a/versions/1"}, "FIELD_INVALID", "filter"),
+        ({"filter": "agent_version = agents/a"}, "FIELD_INVALID", "filter"),
+        (
+            {"filter": "agent_version = agents/a/versions/1 OR agent_version = agents/a/versions/2"},
+            "NOT_SUPPORTED",
+            "filter",
+        ),
         ({"filter": "tags:*"}, "NOT_SUPPORTED", "filter"),
         ({"order_by": "name"}, "FIELD_INVALID", "order_by"),
         ({"order_by": "state"}, "NOT_SUPPORTED", "order_by"),

@@ -34,15 +34,6 @@ from tests.stores.kit import Gate
 from tests.waiting import eventually
 
 T1 = "threads/t1"
-_CONTROLS = {
-    "PauseThread": pb.PauseThreadRequest(name=T1),
-    "ResumeThread": pb.ResumeThreadRequest(name=T1),
-    "CompleteThread": pb.CompleteThreadRequest(name=T1, state=Thread.COMPLETED),
-    "SendThreadInput": pb.SendThreadInputRequest(name=T1, input={"text": "Go."}),
-    "SubmitToolResult": pb.SubmitToolResultRequest(name=T1, tool_call_id="c", result_json="1"),
-    "ForkThread": pb.ForkThreadRequest(name=T1),
-    "RetryThread": pb.RetryThreadRequest(name=T1),
-}
 
 
 async def cancel(rig: Rig, name: str = T1, **fields: Any) -> Any:
@@ -188,15 +179,6 @@ async def test_a_cancel_whose_caller_leaves_takes_effect(tmp_path: Path) -> None
         call.cancel()
 
         assert (await ended(rig, T1)).state == Thread.CANCELLED
-
-
-@pytest.mark.parametrize("method", _CONTROLS)
-async def test_a_control_that_is_not_built_is_unimplemented(rig: Rig, method: str) -> None:
-    failure = await failure_of(getattr(rig.threads, method)(_CONTROLS[method]))
-
-    path = f"/treadle.v1.ThreadService/{method}"
-    assert (failure.code, failure.reason) == (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")
-    assert failure.metadata == {"method": path}
 
 
 Begin = Callable[[Rig, int], Any]

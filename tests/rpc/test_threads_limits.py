@@ -138,13 +138,6 @@ async def test_what_is_just_within_the_limits_is_taken(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"parent_object": "account/17"}, "thread.parent_object"),
-        ({"context": {"initial": "x"}}, "thread.context"),
-        ({"context": {"additional": "x"}}, "thread.context"),
-        ({"session_key": "s", "busy_policy": 2}, "thread.busy_policy"),
-        ({"session_key": "s", "busy_policy": 3}, "thread.busy_policy"),
-        ({"session_key": "s", "busy_policy": 4}, "thread.busy_policy"),
-        ({"client_tools": [{"name": "ask", "description": "Asks."}]}, "thread.client_tools"),
         ({"webhook_targets": ["webhooks/w1"]}, "thread.webhook_targets"),
         ({"event_source_targets": ["eventSources/e1"]}, "thread.event_source_targets"),
         ({"input": {"text": "x", "parts": [{}]}}, "thread.input.parts"),
@@ -159,20 +152,6 @@ async def test_a_field_whose_feature_is_not_built_is_not_supported(
 
     assert (failure.reason, failure.metadata) == ("NOT_SUPPORTED", {"field": named})
     assert failure.fields.keys() == {named}
-
-
-async def test_a_stream_of_children_is_not_supported(rig: Rig) -> None:
-    calls = {
-        "include_children": watch(rig, "threads/t1", include_children=True),
-        "after_cursor": watch(rig, "threads/t1", after_cursor="x"),
-    }
-    started = pb.ExecuteAgentStreamRequest(thread=thread_of(), include_children=True)
-
-    for named, call in calls.items():
-        failure = await failure_of(collected(call))
-        assert (failure.reason, failure.metadata) == ("NOT_SUPPORTED", {"field": named})
-    failure = await failure_of(collected(rig.threads.ExecuteAgentStream(started)))
-    assert (failure.reason, failure.metadata) == ("NOT_SUPPORTED", {"field": "include_children"})
 
 
 async def test_every_faulty_field_is_named_at_once(rig: Rig) -> None:

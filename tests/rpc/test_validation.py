@@ -16,6 +16,7 @@ from treadle.v1 import (
     admin_service_pb2,
     agent_pb2,
     agent_service_pb2,
+    approval_service_pb2,
     thread_pb2,
     thread_service_pb2,
     tool_service_pb2,
@@ -27,11 +28,14 @@ _admin: Any = admin_service_pb2
 _agents: Any = agent_service_pb2
 _threads: Any = thread_service_pb2
 _Thread: Any = thread_pb2.Thread
-_SERVICES = [
-    service
-    for module in (admin_service_pb2, agent_service_pb2, thread_service_pb2, tool_service_pb2)
-    for service in module.DESCRIPTOR.services_by_name.values()
-]
+_MODULES: tuple[Any, ...] = (
+    admin_service_pb2,
+    agent_service_pb2,
+    approval_service_pb2,
+    thread_service_pb2,
+    tool_service_pb2,
+)
+_SERVICES = [service for module in _MODULES for service in module.DESCRIPTOR.services_by_name.values()]
 
 
 def _refusal(request: Message) -> Refused:
@@ -50,6 +54,14 @@ def _create(**agent: Any) -> Any:
 
 def _thread(**thread: Any) -> Any:
     return _threads.CreateThreadRequest(thread={"agent": "agents/a", "input": {"text": "hi"}, **thread})
+
+
+def _client_tool(**tool: Any) -> dict[str, Any]:
+    return {"name": "t", "description": "does it", **tool}
+
+
+def _tool_error(**error: Any) -> Any:
+    return _threads.SubmitToolResultRequest(name="threads/t", tool_call_id="c", error=error)
 
 
 def _string_fields(descriptor: Any, depth: int) -> Iterator[tuple[str, ...]]:
@@ -102,7 +114,7 @@ def test_no_string_of_a_request_may_be_endless_or_hold_nul(
 
 def _hidden(descriptor: Descriptor, path: tuple[str, ...]) -> bool:
     """A message above it is refused or dropped as a whole."""
-    return any(step in ("approval_policy", "evaluation_config", "context") for step in path[:-1])
+    return any(step == "evaluation_config" for step in path[:-1])
 
 
 def _still_set(request: Message, path: tuple[str, ...]) -> bool:
@@ -115,7 +127,7 @@ def _still_set(request: Message, path: tuple[str, ...]) -> bool:
 
 
 def _message_class(descriptor: Descriptor) -> Any:
-    for module in (admin_service_pb2, agent_service_pb2, thread_service_pb2, tool_service_pb2):
+    for module in _MODULES:
         found = getattr(module, descriptor.name, None)
         if found is not None:
             return found
@@ -183,10 +195,31 @@ def test_every_required_field_that_is_missing_is_named() -> None:
         (_thread(input={"data_json": "1", "data": {"a": 1}}), "thread.input.data"),
         (_thread(input={"data": {"a": 2.0**53 + 2}}), "thread.input.data"),
         (_thread(input={"data": {"a": float("inf")}}), "thread.input.data"),
+        (_thread(client_tools=[{"name": "t"}]), "thread.client_tools[0].description"),
+        (_thread(client_tools=[_client_tool(name="")]), "thread.client_tools[0].name"),
+        (_thread(client_tools=[_client_tool(name="a b")]), "thread.client_tools[0].name"),
+        (_thread(client_tools=[_client_tool(name="9")]), "thread.client_tools[0].name"),
+        (_thread(client_tools=[_client_tool(name="t" * 65)]), "thread.client_tools[0].name"),
+        (
+            _thread(client_tools=[_client_tool(), _client_tool(description="d" * 4_097)]),
+            "thread.client_tools[1].description",
+        ),
+        (
+            _thread(client_tools=[_client_tool(parameters_schema_json="{")]),
+            "thread.client_tools[0].parameters_schema_json",
+        ),
+        (
+            _thread(client_tools=[_client_tool(result_schema_json="x")]),
+            "thread.client_tools[0].result_schema_json",
+        ),
+        (_thread(client_tools=[_client_tool()] * 65), "thread.client_tools"),
         (_threads.CancelThreadRequest(name="threads/t", grace={"seconds": 301}), "grace"),
         (_threads.CompleteThreadRequest(name="threads/t", state=2), "state"),
         (_threads.WatchThreadRequest(name="threads/t", after_sequence=-1), "after_sequence"),
         (_threads.SubmitToolResultRequest(name="threads/t", tool_call_id="c"), "result_json"),
+        (_tool_error(message="no such file"), "error.code"),
+        (_tool_error(code=17), "error.code"),
+        (_tool_error(code=-1), "error.code"),
         (tool_service_pb2.ListBuiltinToolsRequest(page_size=-5), "page_size"),
         (
             _admin.CreateApiKeyRequest(parent="tenants/a", api_key={"principal": "a\nb"}),
@@ -217,6 +250,16 @@ def test_a_faulty_field_is_named(request_: Message, field: str) -> None:
         (_thread(input={"data_json": '"' + "x" * 65_536 + '"'}), "thread.input.data_json", 65_536),
         (_thread(client_metadata={"a": "x" * 16_384}), "thread.client_metadata", 16_384),
         (_create(instructions="x" * 65_537), "agent.instructions", 65_536),
+        (
+            _thread(client_tools=[_client_tool(result_schema_json='"' + "x" * 16_384 + '"')]),
+            "thread.client_tools[0].result_schema_json",
+            16_384,
+        ),
+        (
+            _thread(client_tools=[_client_tool(result_schema_json='"' + "x" * 10_000 + '"')] * 27),
+            "thread.client_tools",
+            131_072,
+        ),
     ],
 )
 def test_a_field_that_is_too_large_tells_how_large_it_may_be(
@@ -231,13 +274,11 @@ def test_a_field_that_is_too_large_tells_how_large_it_may_be(
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
-        (_thread(parent_object="a/1"), "thread.parent_object"),
-        (_thread(context={"additional": "x"}), "thread.context"),
-        (_thread(client_tools=[{}]), "thread.client_tools"),
-        (_thread(session_key="k", busy_policy=2), "thread.busy_policy"),
         (_thread(input={"text": "x", "parts": [{}]}), "thread.input.parts"),
-        (_threads.WatchThreadRequest(name="threads/t", include_children=True), "include_children"),
-        (_threads.WatchThreadRequest(name="threads/t", after_cursor="c"), "after_cursor"),
+        (
+            _threads.WatchThreadRequest(name="threads/t", include_children=True, include_deltas=True),
+            "include_deltas",
+        ),
     ],
 )
 def test_a_feature_that_is_not_built_is_refused(request_: Message, field: str) -> None:
@@ -371,5 +412,5 @@ def test_canonical_json_says_the_same_and_stays_as_it_is(value: Any) -> None:
 def test_every_service_of_the_api_is_looked_at() -> None:
     names = sorted(service.name for service in _SERVICES)
 
-    assert names == ["AdminService", "AgentService", "ThreadService", "ToolService"]
+    assert names == ["AdminService", "AgentService", "ApprovalService", "ThreadService", "ToolService"]
     assert len(list(itertools.chain.from_iterable(service.methods for service in _SERVICES))) > 30

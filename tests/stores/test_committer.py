@@ -24,8 +24,9 @@ from tests.stores.kit import (
 )
 from tests.waiting import eventually
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.ports.log import Conflict, Record, StoreFailed, ThreadKey, Unit
+from treadle_server.ports.log import Conflict, NewSession, Record, StoreFailed, ThreadKey, Unit
 from treadle_server.stores.sqlite.checkpoints import LogBounds
+from treadle_server.stores.sqlite.database import CORE_VERSION
 from treadle_server.stores.sqlite.statements import Answer, Require, Write
 from treadle_server.stores.sqlite.transactions import BYTES_MAX
 
@@ -121,11 +122,12 @@ async def test_nothing_is_read_or_heard_of_before_its_commit(opened: Opened) -> 
 
 async def test_a_refusal_after_writes_takes_back_only_its_own_unit(opened: Opened) -> None:
     store, log = opened.store, opened.store.log
+    session = (await store.sessions.create_if_absent(1, NewSession("s", "", 1, "", NOW))).key
     gate = Gate()
     await gate.hold(store)
     first, refused, last = (ThreadKey(1, log.allocate_thread()) for _ in range(3))
-    unit = creation(refused, "refused", session=77)  # there is no such session: found after the thread's row
-    tickets = [log.submit(one) for one in (creation(first, "a"), unit, creation(last, "b"))]
+    unit = creation(refused, "refused", session=session)  # the first is in it: found after the thread's row
+    tickets = [log.submit(one) for one in (creation(first, "a", session=session), unit, creation(last, "b"))]
 
     gate.opening.set()
     outcomes = await asyncio.gather(*(ticket.wait() for ticket in tickets), return_exceptions=True)
@@ -383,7 +385,7 @@ async def test_a_requirement_without_a_row_refuses(opened: Opened) -> None:
     with pytest.raises(Conflict):
         await store.committer.submit(work).wait()
 
-    assert await store.readers.rows("SELECT core FROM meta") == [(1,)]
+    assert await store.readers.rows("SELECT core FROM meta") == [(CORE_VERSION,)]
 
 
 async def test_the_state_of_a_row_follows_the_last_projection_of_its_units(opened: Opened) -> None:

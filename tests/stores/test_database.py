@@ -133,7 +133,7 @@ def test_a_refused_file_is_not_kept_locked(path: Path) -> None:
     execute(path, "UPDATE meta SET core = 1000")
     with pytest.raises(FileUnusable):
         open_database(path)
-    execute(path, "UPDATE meta SET core = 1")
+    execute(path, f"UPDATE meta SET core = {CORE_VERSION}")
 
     open_database(path).close()
 

@@ -302,6 +302,13 @@ async def test_common_lists_follow_an_index_without_sorting(
     assert f"INDEX {index} " in plan[0], plan
 
 
+async def test_threads_about_a_few_objects_are_found_by_them(large: SqliteStore) -> None:
+    sql, values = keys_of_page(ThreadQuery(1, object_patterns=("account/17", "account/18")))
+    plan = " ".join(row[3] for row in await large.readers.rows(f"EXPLAIN QUERY PLAN {sql}", values))
+
+    assert "thread_objects_by_object (tenant=? AND parent_object=?)" in plan
+
+
 async def test_unfinished_threads_are_found_in_pages(opened: Opened) -> None:
     store = opened.store
     for number in range(7):

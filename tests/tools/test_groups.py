@@ -16,7 +16,16 @@ from treadle_server.tools.groups import ToolGroups
 
 NOW_MICROS = 1_785_000_000_123_456
 GROUP = "toolGroups/builtin"
-NAMES = ["calculator", "current_time", "json_query", "remember", "recall", "finish"]
+NAMES = [
+    "calculator",
+    "current_time",
+    "json_query",
+    "remember",
+    "recall",
+    "update_tasks",
+    "ask_user",
+    "finish",
+]
 
 
 class MemoryNotes:

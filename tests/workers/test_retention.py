@@ -145,6 +145,12 @@ class FailsOnce:
     async def forget_requests(self, now: int) -> int:
         return 0
 
+    async def expire_sessions(self, now: int, retention: int | None) -> int:
+        return 0
+
+    async def purge_sessions(self) -> int:
+        return 0
+
     async def purge_agents(self, now: int) -> int:
         return 0
 

@@ -39,14 +39,26 @@ if TYPE_CHECKING:
     )
     from treadle.retry import Retry
     from treadle.sync import SyncClient
-    from treadle.v1.agent_pb2 import Agent, AgentLimits, AgentVersion, ModelSettings
+    from treadle.v1.agent_pb2 import (
+        Agent,
+        AgentLimits,
+        AgentVersion,
+        Document,
+        MemoryRule,
+        ModelSettings,
+        SessionPolicy,
+    )
     from treadle.v1.api_key_pb2 import ApiKey
+    from treadle.v1.approval_pb2 import Approval, ApprovalPolicy, ApprovalRule
+    from treadle.v1.approval_service_pb2 import WatchApprovalsResponse
     from treadle.v1.backup_pb2 import Backup
     from treadle.v1.content_pb2 import Content, Input, Part
     from treadle.v1.error_reason_pb2 import ErrorReason
     from treadle.v1.event_pb2 import ThreadEvent
     from treadle.v1.iteration_pb2 import Action, Iteration
+    from treadle.v1.memory_pb2 import Memory
     from treadle.v1.server_info_pb2 import ServerInfo
+    from treadle.v1.session_pb2 import Session, SessionMessage
     from treadle.v1.tenant_pb2 import Tenant
     from treadle.v1.thread_pb2 import (
         ClientTool,
@@ -85,14 +97,26 @@ _HOMES = {
     ),
     "retry": ("Retry",),
     "sync": ("SyncClient",),
-    "v1.agent_pb2": ("Agent", "AgentLimits", "AgentVersion", "ModelSettings"),
+    "v1.agent_pb2": (
+        "Agent",
+        "AgentLimits",
+        "AgentVersion",
+        "Document",
+        "MemoryRule",
+        "ModelSettings",
+        "SessionPolicy",
+    ),
     "v1.api_key_pb2": ("ApiKey",),
+    "v1.approval_pb2": ("Approval", "ApprovalPolicy", "ApprovalRule"),
+    "v1.approval_service_pb2": ("WatchApprovalsResponse",),
     "v1.backup_pb2": ("Backup",),
     "v1.content_pb2": ("Content", "Input", "Part"),
     "v1.error_reason_pb2": ("ErrorReason",),
     "v1.event_pb2": ("ThreadEvent",),
     "v1.iteration_pb2": ("Action", "Iteration"),
+    "v1.memory_pb2": ("Memory",),
     "v1.server_info_pb2": ("ServerInfo",),
+    "v1.session_pb2": ("Session", "SessionMessage"),
     "v1.tenant_pb2": ("Tenant",),
     "v1.thread_pb2": ("ClientTool", "Subject", "Task", "Thread", "ThreadContext", "Trigger", "WaitingFor"),
     "v1.thread_service_pb2": ("ExecuteAgentRequest", "WatchThreadResponse"),
@@ -109,6 +133,9 @@ __all__ = [
     "AgentVersion",
     "AlreadyExists",
     "ApiKey",
+    "Approval",
+    "ApprovalPolicy",
+    "ApprovalRule",
     "Backup",
     "Cancelled",
     "Client",
@@ -117,6 +144,7 @@ __all__ = [
     "Cost",
     "DataLoss",
     "DeadlineExceeded",
+    "Document",
     "ErrorReason",
     "ExecuteAgentRequest",
     "FailedPrecondition",
@@ -124,6 +152,8 @@ __all__ = [
     "Internal",
     "InvalidArgument",
     "Iteration",
+    "Memory",
+    "MemoryRule",
     "ModelSettings",
     "NotFound",
     "OutOfRange",
@@ -132,6 +162,9 @@ __all__ = [
     "ResourceExhausted",
     "Retry",
     "ServerInfo",
+    "Session",
+    "SessionMessage",
+    "SessionPolicy",
     "StateConflict",
     "Subject",
     "SyncClient",
@@ -149,6 +182,7 @@ __all__ = [
     "Usage",
     "Violation",
     "WaitingFor",
+    "WatchApprovalsResponse",
     "WatchThreadResponse",
     "__version__",
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from treadle._version import __version__
-from treadle.commands import agents, backup, keys, running, tenants, threads
+from treadle.commands import agents, approvals, backup, keys, memories, running, sessions, tenants, threads
 from treadle.commands.access import Access
 from treadle.commands.group import RootGroup
 
@@ -22,7 +22,10 @@ app = typer.Typer(
 app.command()(running.run)
 app.command()(running.watch)
 app.add_typer(threads.app, name="threads")
+app.add_typer(sessions.app, name="sessions")
 app.add_typer(agents.app, name="agents")
+app.add_typer(approvals.app, name="approvals")
+app.add_typer(memories.app, name="memories")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tenants.app, name="tenants")
 app.command()(backup.backup)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from treadle.errors import TreadleError
+from treadle.v1.approval_service_pb2 import WatchApprovalsRequest, WatchApprovalsResponse
 from treadle.v1.event_pb2 import MessageDelta, ThreadEvent
+from treadle.v1.session_service_pb2 import WatchSessionRequest
 from treadle.v1.thread_service_pb2 import (
     ExecuteAgentStreamRequest,
     WatchThreadRequest,
@@ -96,15 +98,35 @@ class ThreadFollower:
         return True
 
 
-class TenantFollower:
-    """A position in the events of all threads that fit a filter."""
+class ApprovalFollower:
+    """A position in the changes of all approvals. Without a cursor yet it begins anew."""
 
-    def __init__(self, start: WatchThreadsRequest, include_heartbeats: bool) -> None:
-        self._request = WatchThreadsRequest()
+    def __init__(self, start: WatchApprovalsRequest) -> None:
+        self._request = WatchApprovalsRequest()
         self._request.CopyFrom(start)
+
+    def request(self) -> WatchApprovalsRequest:
+        return self._request
+
+    def take(self, response: WatchApprovalsResponse) -> list[WatchApprovalsResponse]:
+        self._request.after_cursor = response.cursor or self._request.after_cursor
+        return [response] if response.approvals else []
+
+    def interrupted(self, error: TreadleError) -> bool:
+        return True
+
+
+SeveralThreads = WatchThreadsRequest | WatchSessionRequest | WatchThreadRequest
+
+
+class TenantFollower:
+    """A position in the events of several threads: those that fit a filter, of a session, or of a tree."""
+
+    def __init__(self, start: SeveralThreads, include_heartbeats: bool) -> None:
+        self._request = type(start).FromString(start.SerializeToString())
         self._include_heartbeats = include_heartbeats
 
-    def request(self) -> WatchThreadsRequest:
+    def request(self) -> SeveralThreads:
         return self._request
 
     def take(self, response: WatchThreadResponse) -> list[WatchThreadResponse]:

@@ -11,7 +11,18 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 import grpc
 from google.protobuf.message import Message
 
-from treadle.calls import admin, agents, backups, controls, streams, tenants, threads
+from treadle.calls import (
+    admin,
+    agents,
+    approvals,
+    backups,
+    controls,
+    memories,
+    sessions,
+    streams,
+    tenants,
+    threads,
+)
 from treadle.calls.call import Pages, Stream, Unary, path_of
 from treadle.connection import Connection, options
 from treadle.errors import Failure, TreadleError, error_of
@@ -74,6 +85,7 @@ class SyncClient(Connection[grpc.Channel]):
     create_thread = answers(threads.create_thread)
     watch = follows(streams.watch)
     watch_threads = follows(streams.watch_threads)
+    watch_tree = follows(streams.watch_tree)
     get_thread = answers(threads.get_thread)
     list_threads = lists(threads.list_threads)
     list_events = lists(threads.list_events)
@@ -89,6 +101,25 @@ class SyncClient(Connection[grpc.Channel]):
     submit_tool_result = answers(controls.submit_tool_result)
     fork_thread = answers(controls.fork_thread)
     retry_thread = answers(controls.retry_thread)
+
+    get_session = answers(sessions.get_session)
+    lookup_session = answers(sessions.lookup_session)
+    list_sessions = lists(sessions.list_sessions)
+    update_session = answers(sessions.update_session)
+    delete_session = answers(sessions.delete_session)
+    list_session_messages = lists(sessions.list_session_messages)
+    watch_session = follows(sessions.watch_session)
+
+    get_memory = answers(memories.get_memory)
+    put_memory = answers(memories.put_memory)
+    delete_memory = answers(memories.delete_memory)
+    list_memories = lists(memories.list_memories)
+    search_memories = lists(memories.search_memories)
+
+    get_approval = answers(approvals.get_approval)
+    list_approvals = lists(approvals.list_approvals)
+    watch_approvals = follows(approvals.watch_approvals)
+    decide_approval = answers(approvals.decide_approval)
 
     list_builtin_tools = lists(admin.list_builtin_tools)
     get_server_info = answers(admin.get_server_info)

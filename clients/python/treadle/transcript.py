@@ -55,6 +55,7 @@ class Transcript:
             yield _line("the session had started before: the initial context was not used", "yellow")
 
     def _tell_thread_forked(self, event: ThreadEvent) -> Iterator[Line]:
+        self._start = event if self._start is not None else None  # its own time begins
         origin = event.thread_forked
         yield _line(f"forked from {origin.forked_from} at {origin.forked_sequence}", "dim", 0)
 

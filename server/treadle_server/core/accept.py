@@ -2,16 +2,16 @@
 
 from typing import assert_never
 
+from treadle_server.core import children, decisions, forking, replies, requests
 from treadle_server.core import events as e
 from treadle_server.core import outcomes as o
-from treadle_server.core import replies, requests
 from treadle_server.core import signals as s
-from treadle_server.core.commands import CallModel, CallTool
+from treadle_server.core.commands import CallAgent, CallModel, CallTool
 from treadle_server.core.decide import decide, due, lifetime_end, running_end
 from treadle_server.core.draft import Draft
 from treadle_server.core.ending import carry_out, settle, time_out
 from treadle_server.core.errors import Reason, Refused
-from treadle_server.core.kinds import ApprovalState, CallStatus, ThreadState
+from treadle_server.core.kinds import ThreadState
 from treadle_server.core.state import State
 
 Ask = s.Signal | s.Begin | s.Due | o.Outcome
@@ -50,10 +50,13 @@ def _take(draft: Draft, ask: Ask) -> Refused | None:
         case s.Due():
             return _due(draft, ask)
         case (
-            o.ModelReplied()
+            o.HistoryRead()
+            | o.ModelReplied()
             | o.ModelFailed()
             | o.ToolReturned()
             | o.ToolFailed()
+            | o.ChildStarted()
+            | o.ChildEnded()
             | o.Aborted()
             | o.Recovered()
             | o.DriveFailed()
@@ -69,6 +72,9 @@ def _signal(draft: Draft, ask: s.Signal) -> Refused | None:
     match ask:
         case s.Create():
             return requests.create(draft, ask)
+        case s.Fork():
+            forking.fork(draft, ask)
+            return None
         case s.Pause():
             return requests.pause(draft, ask)
         case s.Resume():
@@ -82,7 +88,7 @@ def _signal(draft: Draft, ask: s.Signal) -> Refused | None:
         case s.SubmitToolResult():
             return requests.submit_tool_result(draft, ask)
         case s.Decide():
-            return requests.decide_approval(draft, ask)
+            return decisions.decide_approval(draft, ask)
         case _:
             assert_never(ask)
 
@@ -91,6 +97,8 @@ def _outcome(draft: Draft, outcome: o.Outcome) -> Refused | None:
     if not replies.fits(draft.state, outcome):
         return Refused(Reason.THREAD_STATE_CONFLICT, "the outcome belongs to no call in flight")
     match outcome:
+        case o.HistoryRead():
+            draft.add(outcome.history)
         case o.ModelReplied():
             replies.model_replied(draft, outcome)
         case o.ModelFailed():
@@ -99,6 +107,10 @@ def _outcome(draft: Draft, outcome: o.Outcome) -> Refused | None:
             replies.tool_returned(draft, outcome)
         case o.ToolFailed():
             replies.tool_failed(draft, outcome)
+        case o.ChildStarted():
+            children.child_started(draft, outcome)
+        case o.ChildEnded():
+            children.child_ended(draft, outcome)
         case o.Aborted():
             replies.aborted(draft, outcome)
         case o.Recovered():
@@ -121,7 +133,7 @@ def _begin(draft: Draft, ask: s.Begin) -> Refused | None:
         match command:
             case CallModel():
                 _begin_model_call(draft, command)
-            case CallTool():
+            case CallTool() | CallAgent():
                 draft.add(e.ToolCallStarted(command.call_id, command.attempt))
             case _:
                 assert_never(command)
@@ -149,15 +161,5 @@ def _due(draft: Draft, ask: s.Due) -> Refused | None:
     elif state.running_since and ask.now >= running_end(state):
         time_out(draft, "limits.timeout")
     else:
-        _expire_approvals(draft, ask.now)
+        decisions.expire_approvals(draft, ask.now)
     return None
-
-
-def _expire_approvals(draft: Draft, now: int) -> None:
-    for call in list(draft.state.calls.values()):
-        approval = call.approval
-        if not call.gated or approval is None or not approval.expire_time or now < approval.expire_time:
-            continue
-        draft.add(e.ApprovalDecided(approval.approval_id, ApprovalState.EXPIRED))
-        text = "The approval of this call expired; it was not run."
-        draft.add(e.ToolCallCompleted(call.call_id, CallStatus.REJECTED, text))

@@ -2,8 +2,23 @@
 
 from dataclasses import dataclass, field, replace
 
+from treadle_server.core.approvals import ApprovalPolicy
+from treadle_server.core.documents import Document, with_documents
 from treadle_server.core.kinds import UnknownPolicy
+from treadle_server.core.memory import MemoryRule
 from treadle_server.core.spec import Limits, ModelSettings, Spec, ToolSpec
+
+HISTORY_MESSAGES = 20
+"""That a model is told of the session's earlier threads when its agent does not say how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPolicy:
+    """How threads of an agent go on with a session."""
+
+    history_messages_max: int | None = None
+    """None for the default."""
+    input_debounce_micros: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +36,17 @@ class AgentDefinition:
     instructions: str = ""
     tool_groups: tuple[str, ...] = ()
     enabled_tools: tuple[str, ...] = ()
+    subagents: tuple[str, ...] = ()
     input_schema_json: str = ""
     output_schema_json: str = ""
     limits: Limits = Limits()
+    approval_policy: ApprovalPolicy | None = None
+    """None when it has no rules."""
     on_unknown_outcome: UnknownPolicy = UnknownPolicy.TELL_MODEL
+    session_policy: SessionPolicy | None = None
+    """None when nothing is set in it."""
+    documents: tuple[Document, ...] = ()
+    memory_rules: tuple[MemoryRule, ...] = ()
 
     def behaving_like(self, other: "AgentDefinition") -> "AgentDefinition":
         """This agent with the other's behaviour; what does not change behaviour stays."""
@@ -35,23 +57,33 @@ class AgentDefinition:
             instructions=other.instructions,
             tool_groups=other.tool_groups,
             enabled_tools=other.enabled_tools,
+            subagents=other.subagents,
             input_schema_json=other.input_schema_json,
             output_schema_json=other.output_schema_json,
             limits=other.limits,
+            approval_policy=other.approval_policy,
             on_unknown_outcome=other.on_unknown_outcome,
+            session_policy=other.session_policy,
+            documents=other.documents,
+            memory_rules=other.memory_rules,
         )
 
     def spec(self, agent_version: str, tools: tuple[ToolSpec, ...]) -> Spec:
         """What a thread of this agent is pinned to, once the tools are resolved."""
+        policy = self.session_policy or SessionPolicy()
+        history = policy.history_messages_max
         return Spec(
             agent_version=agent_version,
             model=self.model,
-            instructions=self.instructions,
+            instructions=with_documents(self.instructions, self.documents),
             settings=self.model_settings or ModelSettings(),
             tools=tools,
             limits=self.limits,
             on_unknown_outcome=self.on_unknown_outcome,
             output_schema_json=self.output_schema_json,
+            history_messages_max=HISTORY_MESSAGES if history is None else history,
+            input_debounce_micros=policy.input_debounce_micros,
+            approval_rules=self.approval_policy.rules if self.approval_policy is not None else (),
         )
 
 
@@ -90,5 +122,6 @@ class ApiKey:
     update_time_micros: int
     etag: str
     expire_time_micros: int | None = None
+    object_patterns: tuple[str, ...] = ()
     secret: str = ""
     """Only in the answer to its creation."""

@@ -30,4 +30,17 @@ class CallTool:
     not_before: int = 0
 
 
-Command = CallModel | CallTool
+@dataclass(frozen=True, slots=True)
+class CallAgent:
+    """Make the thread of an agent that is called. May be repeated: the thread is made once."""
+
+    call_id: str
+    name: str
+    agent_version: str
+    arguments_json: str
+    attempt: int
+    begun: bool
+    not_before: int = 0
+
+
+Command = CallModel | CallTool | CallAgent

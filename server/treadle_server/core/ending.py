@@ -27,7 +27,7 @@ def settle(draft: Draft) -> None:
     if state.ended or state.unreadable or state.status is ThreadState.UNSPECIFIED:
         return
     if state.pending is not None:
-        if not state.in_flight:
+        if not state.in_flight and not (state.ending and state.children):
             carry_out(draft)
         return
     if state.status in (ThreadState.PENDING, ThreadState.PAUSED):
@@ -37,10 +37,21 @@ def settle(draft: Draft) -> None:
     draft.go(resting_state(state))
 
 
+def set_out(draft: Draft) -> None:
+    """Ends a thread that is PENDING in the middle of its work, or lets it wait, if nothing of it can run."""
+    if draft.state.ended or _finished(draft):
+        return
+    rest = resting_state(draft.state)
+    if rest is not ThreadState.RUNNING:
+        draft.go(ThreadState.RUNNING)
+        draft.go(rest)
+
+
 def resting_state(state: State) -> ThreadState:
     """RUNNING, or what it waits for once nothing else of the iteration can run."""
     open_calls = [call for call in state.calls.values() if call.open]
-    if state.model_call is not None or not open_calls or any(call.runnable for call in open_calls):
+    goes_on = any(call.runnable or call.delegated for call in open_calls)
+    if state.model_call is not None or not open_calls or goes_on:
         return ThreadState.RUNNING
     if any(call.gated for call in open_calls):
         return ThreadState.WAITING_APPROVAL

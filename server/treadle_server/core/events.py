@@ -7,7 +7,9 @@ marked `private` are stored beside the event and never served.
 from dataclasses import dataclass, field
 
 from treadle_server.core.kinds import (
+    ApprovalKind,
     ApprovalState,
+    BusyPolicy,
     CallStatus,
     Control,
     Decision,
@@ -17,7 +19,7 @@ from treadle_server.core.kinds import (
     TriggerType,
     Verdict,
 )
-from treadle_server.core.values import Content, Cost, Fault, ProviderContent, Usage
+from treadle_server.core.values import Content, Context, Cost, Fault, Message, ProviderContent, Task, Usage
 
 _PRIVATE = {"private": True}
 
@@ -49,6 +51,15 @@ class Trigger:
 
 
 @dataclass(frozen=True, slots=True)
+class ParentCall:
+    """The call of another thread's agent that a thread was made for."""
+
+    tool_call_id: str
+    depth: int
+    """How many threads are above this one in its tree, at least 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class ThreadCreated:
     """The first event of every log."""
 
@@ -60,7 +71,33 @@ class ThreadCreated:
     trigger: Trigger = Trigger()
     forked_from: str = ""
     retried_from: str = ""
+    parent_call: ParentCall | None = None
+    """None when a caller made it."""
+    initial_context_ignored: bool = False
+    """One was given, and the session had started before."""
+    context: Context | None = None
+    busy_policy: BusyPolicy = field(default=BusyPolicy.UNSPECIFIED, metadata=_PRIVATE)
     principal: str = field(default="", metadata=_PRIVATE)
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadForked:
+    """The events before this one are copies from another thread; the thread's own life begins here."""
+
+    forked_from: str
+    forked_sequence: int
+    """Of the last event that was copied."""
+    spec: SpecReference
+    retried_from: str = ""
+    principal: str = field(default="", metadata=_PRIVATE)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRecalled:
+    """What was said in the session's threads that ended before, oldest first."""
+
+    messages: tuple[Message, ...]
+    older_left_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +245,8 @@ class ToolCallCompleted:
     status: CallStatus
     observation: str
     duration_micros: int = 0
+    principal: str = field(default="", metadata=_PRIVATE)
+    """Who submitted the result of a client's tool; empty for all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +262,20 @@ class ApprovalRequested:
     approvers_needed: int
     expire_time_micros: int = 0
     """0 when it does not expire."""
+    kind: ApprovalKind = ApprovalKind.UNSPECIFIED
+    """UNSPECIFIED means TOOL_CALL."""
+    rule: str = ""
+    """`tool_pattern` of the rule that asked for it; empty when no rule did."""
+    exclude_starter: bool = field(default=False, metadata=_PRIVATE)
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalExpiring:
+    """The approval expires soon and is not settled."""
+
+    approval_id: str
+    tool_call_id: str
+    expire_time_micros: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +296,8 @@ class ApprovalDecided:
     state: ApprovalState
     message: str = ""
     edited_arguments_json: str = ""
+    result_json: str = ""
+    """What the call gave, where that was unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +307,37 @@ class QuestionAsked:
     tool_call_id: str
     question: str
     answer_schema_json: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TasksUpdated:
+    """The agent changed its list of what is to do; this is the whole list now."""
+
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChildThreadStarted:
+    """The agent called another agent."""
+
+    tool_call_id: str
+    child_thread: str
+    agent_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildThreadEnded:
+    """An agent that was called has ended."""
+
+    tool_call_id: str
+    child_thread: str
+    state: ThreadState
+    stop_reason: StopReason
+    output: Content | None = None
+    error: Fault | None = None
+    usage: Usage = Usage()
+    """With its descendants."""
+    cost: Cost = Cost()
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +378,7 @@ class Unknown:
 
 Payload = (
     ThreadCreated
+    | ThreadForked
     | StateChanged
     | ControlRequested
     | InputReceived
@@ -307,10 +394,15 @@ Payload = (
     | ToolAttemptFailed
     | ToolCallCompleted
     | ApprovalRequested
+    | ApprovalExpiring
     | ApprovalVoteRecorded
     | ApprovalDecided
     | QuestionAsked
+    | TasksUpdated
+    | ChildThreadStarted
+    | ChildThreadEnded
     | ExecutionRecovered
+    | HistoryRecalled
     | Redacted
     | ThreadEnded
     | Unknown

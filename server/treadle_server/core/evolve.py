@@ -5,7 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from treadle_server.core import events as e
+from treadle_server.core import policy
 from treadle_server.core.kinds import (
+    ApprovalKind,
     ApprovalState,
     CallStatus,
     Control,
@@ -14,7 +16,7 @@ from treadle_server.core.kinds import (
     ThreadState,
 )
 from treadle_server.core.state import Approval, Call, ModelCall, Pending, State
-from treadle_server.core.values import Content
+from treadle_server.core.values import Content, Cost, Usage
 
 
 def evolve(state: State, event: e.Event) -> State:
@@ -43,6 +45,45 @@ def _created(state: State, event: e.Event, payload: e.ThreadCreated) -> None:
     state.status = ThreadState.PENDING
     state.origin = payload
     state.create_time = state.state_time = event.time_micros
+
+
+def _forked(state: State, event: e.Event, payload: e.ThreadForked) -> None:
+    """What was shared stays; what was open, asked or spent was the other thread's."""
+    if state.origin is not None:  # else a newer release wrote it
+        state.origin = replace(
+            state.origin,
+            spec=payload.spec,
+            session="",
+            parent_thread="",
+            parent_call=None,
+            trigger=e.Trigger(triggered_by=payload.principal),
+            forked_from=payload.forked_from,
+            retried_from=payload.retried_from,
+            principal=payload.principal,
+        )
+    state.status = ThreadState.PENDING
+    state.create_time = state.state_time = event.time_micros
+    state.start_time = state.running_since = state.running_micros = 0
+    state.pending = None
+    state.usage, state.cost = Usage(), Cost()
+    state.children_usage, state.children_cost = Usage(), Cost()
+    state.rejections = state.recoveries = state.recovered_epoch = state.fruitless = 0
+    state.crashes = {}
+    if state.model_call is not None:
+        state.model_call = replace(state.model_call, in_flight=False, not_before=0)
+    for call in state.calls.values():
+        if call.open:
+            tool = state.tool(call.name)
+            state.calls[call.call_id] = replace(
+                call,
+                effect=call.effect if tool is None else max(call.effect, tool.effect),
+                in_flight=False,
+                not_before=0,
+                child_thread="",
+                child_ended=False,
+                since=event.time_micros,
+                approval=None,
+            )
 
 
 def _state_changed(state: State, event: e.Event, payload: e.StateChanged) -> None:
@@ -77,11 +118,21 @@ def _control(state: State, event: e.Event, payload: e.ControlRequested) -> None:
     )
 
 
+def _count(state: State, what: str | CallStatus) -> None:
+    state.tally[what] = state.tally.get(what, 0) + 1
+
+
 def _input(state: State, event: e.Event, payload: e.InputReceived) -> None:
+    _count(state, "inputs_received")
     if state.first_input is None:
         state.first_input = payload.content
     if not payload.tool_call_id:
         state.inputs = (*state.inputs, event.sequence)
+        state.input_time = event.time_micros
+
+
+def _recalled(state: State, event: e.Event, payload: e.HistoryRecalled) -> None:
+    state.recalled = True
 
 
 def _iteration(state: State, event: e.Event, payload: e.IterationStarted) -> None:
@@ -94,11 +145,13 @@ def _iteration(state: State, event: e.Event, payload: e.IterationStarted) -> Non
 
 
 def _model_started(state: State, event: e.Event, payload: e.ModelCallStarted) -> None:
+    _count(state, "model_calls")
     state.model_call = ModelCall(payload.call_id, payload.attempt, in_flight=True)
     state.model_used = payload.model
 
 
 def _model_failed(state: State, event: e.Event, payload: e.ModelCallFailed) -> None:
+    _count(state, "model_calls_failed")
     _acquit(state, "")
     if not payload.will_retry:
         state.model_call = None
@@ -117,6 +170,7 @@ def _message(state: State, event: e.Event, payload: e.MessageCompleted) -> None:
 
 
 def _output_rejected(state: State, event: e.Event, payload: e.OutputRejected) -> None:
+    _count(state, "turns_rejected")
     state.problem = payload.problem
 
 
@@ -134,6 +188,8 @@ def _call_requested(state: State, event: e.Event, payload: e.ToolCallRequested) 
         payload.effect,
         payload.verdict,
         client=tool is not None and tool.client,
+        agent_version=tool.agent_version if tool is not None else "",
+        since=event.time_micros,
     )
     state.tool_call_count += 1
 
@@ -151,6 +207,7 @@ def _used(state: State, tool: str) -> None:
 
 
 def _attempt_failed(state: State, event: e.Event, payload: e.ToolAttemptFailed) -> None:
+    _count(state, "tool_attempts_failed")
     call = state.calls.get(payload.tool_call_id)
     if call is not None:
         _acquit(state, call.name)
@@ -162,6 +219,9 @@ def _call_completed(state: State, event: e.Event, payload: e.ToolCallCompleted) 
     call = state.calls.get(payload.tool_call_id)
     if call is None:
         return
+    _count(state, payload.status)
+    if _outlived(call, payload.status):
+        state.children_cost = replace(state.children_cost, known=False)
     if call.in_flight:  # else it is a crash that left it without an outcome
         _acquit(state, call.name)
     _change(state, payload.tool_call_id, status=payload.status, in_flight=False)
@@ -172,11 +232,45 @@ def _call_completed(state: State, event: e.Event, payload: e.ToolCallCompleted) 
         state.answer = Content(payload.observation)
 
 
+def _outlived(call: Call, status: CallStatus) -> bool:
+    """The thread that does a call of an agent may go on, and nobody is told what it costs."""
+    if not call.agent_version or not call.attempt or call.child_ended:
+        return False
+    return bool(call.child_thread) or status in (CallStatus.CANCELLED, CallStatus.ABANDONED)
+
+
+def _child_started(state: State, event: e.Event, payload: e.ChildThreadStarted) -> None:
+    call = state.calls.get(payload.tool_call_id)
+    if call is not None:
+        _acquit(state, call.name)
+    thread, since = payload.child_thread, event.time_micros
+    _change(state, payload.tool_call_id, child_thread=thread, in_flight=False, since=since)
+
+
+def _child_ended(state: State, event: e.Event, payload: e.ChildThreadEnded) -> None:
+    state.children_usage = state.children_usage.plus(payload.usage)
+    state.children_cost = state.children_cost.plus(payload.cost)
+    _change(state, payload.tool_call_id, child_ended=True)
+
+
 def _approval_requested(state: State, event: e.Event, payload: e.ApprovalRequested) -> None:
     approval = Approval(
-        payload.approval_id, payload.arguments_digest, payload.approvers_needed, payload.expire_time_micros
+        payload.approval_id,
+        payload.arguments_digest,
+        payload.approvers_needed,
+        payload.expire_time_micros,
+        kind=payload.kind or ApprovalKind.TOOL_CALL,
+        rule=payload.rule,
+        exclude_starter=payload.exclude_starter,
+        create_time=event.time_micros,
     )
-    _change(state, payload.tool_call_id, approval=approval)
+    _change(state, payload.tool_call_id, approval=approval, since=event.time_micros)
+
+
+def _approval_expiring(state: State, event: e.Event, payload: e.ApprovalExpiring) -> None:
+    call = approval_call(state, payload.approval_id)
+    if call is not None and call.approval is not None:
+        _change(state, call.call_id, approval=replace(call.approval, expiring=True))
 
 
 def _vote(state: State, event: e.Event, payload: e.ApprovalVoteRecorded) -> None:
@@ -191,13 +285,19 @@ def _decided(state: State, event: e.Event, payload: e.ApprovalDecided) -> None:
     call = approval_call(state, payload.approval_id)
     if call is None or call.approval is None:
         return
-    _change(state, call.call_id, approval=replace(call.approval, state=payload.state))
+    result_digest = policy.arguments_digest(payload.result_json) if payload.result_json else ""
+    approval = replace(call.approval, state=payload.state, result_digest=result_digest)
+    _change(state, call.call_id, approval=approval, since=event.time_micros)
     if payload.state is ApprovalState.APPROVED and payload.edited_arguments_json:
         _change(state, call.call_id, arguments_json=payload.edited_arguments_json)
 
 
 def _question(state: State, event: e.Event, payload: e.QuestionAsked) -> None:
-    _change(state, payload.tool_call_id, asked=True)
+    _change(state, payload.tool_call_id, asked=True, since=event.time_micros)
+
+
+def _tasks(state: State, event: e.Event, payload: e.TasksUpdated) -> None:
+    state.tasks = payload.tasks
 
 
 def _recovered(state: State, event: e.Event, payload: e.ExecutionRecovered) -> None:
@@ -252,9 +352,11 @@ def approval_call(state: State, approval_id: str) -> Call | None:
 
 _HANDLERS: dict[type[Any], Callable[[State, e.Event, Any], None]] = {
     e.ThreadCreated: _created,
+    e.ThreadForked: _forked,
     e.StateChanged: _state_changed,
     e.ControlRequested: _control,
     e.InputReceived: _input,
+    e.HistoryRecalled: _recalled,
     e.IterationStarted: _iteration,
     e.ModelCallStarted: _model_started,
     e.ModelCallFailed: _model_failed,
@@ -266,9 +368,13 @@ _HANDLERS: dict[type[Any], Callable[[State, e.Event, Any], None]] = {
     e.ToolAttemptFailed: _attempt_failed,
     e.ToolCallCompleted: _call_completed,
     e.ApprovalRequested: _approval_requested,
+    e.ApprovalExpiring: _approval_expiring,
     e.ApprovalVoteRecorded: _vote,
     e.ApprovalDecided: _decided,
     e.QuestionAsked: _question,
+    e.TasksUpdated: _tasks,
+    e.ChildThreadStarted: _child_started,
+    e.ChildThreadEnded: _child_ended,
     e.ExecutionRecovered: _recovered,
     e.ThreadEnded: _ended,
     e.Unknown: _unknown,

@@ -30,7 +30,8 @@ def canonical(text: str) -> str:
     except UnicodeEncodeError:
         raise JsonTextError("must not have lone surrogates") from None
     except json.JSONDecodeError as error:
-        raise JsonTextError(f"must be JSON: {error.msg} at character {error.pos}") from None
+        what = error.msg.removesuffix(" at")
+        raise JsonTextError(f"must be JSON: {what} at character {error.pos}") from None
     except (ValueError, RecursionError):  # a number that no double or int holds
         raise JsonTextError("must have only numbers of a usual size") from None
     return canonical_text

@@ -108,6 +108,15 @@ class Decision(IntEnum):
     REJECT = 2
 
 
+class ApprovalKind(IntEnum):
+    """What waits for people."""
+
+    UNSPECIFIED = 0
+    TOOL_CALL = 1
+    TOOL_OUTCOME = 2
+    BUDGET = 3
+
+
 class ApprovalState(IntEnum):
     """Where an approval stands."""
 
@@ -127,6 +136,42 @@ class TriggerType(IntEnum):
     SCHEDULED = 2
     EVENT = 3
     API = 4
+
+
+class TaskState(IntEnum):
+    """How far an item of the agent's own list is."""
+
+    UNSPECIFIED = 0
+    PENDING = 1
+    IN_PROGRESS = 2
+    DONE = 3
+    CANCELLED = 4
+
+
+class BusyPolicy(IntEnum):
+    """What to do when the session's thread has not ended."""
+
+    UNSPECIFIED = 0
+    ENQUEUE = 1
+    REJECT = 2
+    INTERRUPT = 3
+    STEER = 4
+
+
+class Role(IntEnum):
+    """Who said something in a session."""
+
+    UNSPECIFIED = 0
+    USER = 1
+    AGENT = 2
+
+
+class MemoryAccess(IntEnum):
+    """What an agent may do with the memories of a namespace."""
+
+    UNSPECIFIED = 0
+    READ = 1
+    READ_WRITE = 2
 
 
 class DeltaKind(IntEnum):

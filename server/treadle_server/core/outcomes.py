@@ -1,9 +1,10 @@
 """What the world answered to a command."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from treadle_server.core.kinds import CallStatus
-from treadle_server.core.values import Cost, ProposedCall, ProviderContent, Usage
+from treadle_server.core.events import HistoryRecalled
+from treadle_server.core.kinds import CallStatus, StopReason, ThreadState
+from treadle_server.core.values import Content, Cost, Fault, ProposedCall, ProviderContent, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,36 @@ class ToolFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildStarted:
+    """The thread of an agent that was called is made."""
+
+    now: int
+    call_id: str
+    attempt: int
+    child_thread: str
+    """`threads/{thread}`."""
+    agent_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """An agent that was called has ended."""
+
+    now: int
+    call_id: str
+    agent_version: str
+    state: ThreadState
+    stop_reason: StopReason
+    output: Content | None = None
+    error: Fault | None = None
+    usage: Usage = Usage()
+    """With its descendants."""
+    cost: Cost = Cost()
+    child_thread: str = field(default="", metadata={"apart": True})
+    """Not told by the child: it follows from the call."""
+
+
+@dataclass(frozen=True, slots=True)
 class Aborted:
     """The runtime stopped a call that was no longer wanted."""
 
@@ -95,4 +126,23 @@ class DriveFailed:
     now: int
 
 
-Outcome = ModelReplied | ModelFailed | ToolReturned | ToolFailed | Aborted | Recovered | DriveFailed
+@dataclass(frozen=True, slots=True)
+class HistoryRead:
+    """What was said earlier in the session is known."""
+
+    now: int
+    history: HistoryRecalled
+
+
+Outcome = (
+    HistoryRead
+    | ModelReplied
+    | ModelFailed
+    | ToolReturned
+    | ToolFailed
+    | ChildStarted
+    | ChildEnded
+    | Aborted
+    | Recovered
+    | DriveFailed
+)

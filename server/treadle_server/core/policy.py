@@ -2,6 +2,7 @@
 
 import hashlib
 
+from treadle_server.core.approvals import ApprovalRule
 from treadle_server.core.json_text import JsonTextError, canonical
 from treadle_server.core.kinds import Verdict
 from treadle_server.core.spec import SECOND_MICROS, ToolSpec
@@ -14,6 +15,7 @@ RETRY_AFTER_MAX_MICROS = 120 * SECOND_MICROS
 REJECTIONS_MAX = 3
 CALLS_PER_TURN_MAX = 32
 INPUTS_MAX = 100
+EXPIRING_MICROS_MAX = 300 * SECOND_MICROS
 
 
 def backoff(attempt: int, jitter: float, retry_after_micros: int | None) -> int:
@@ -33,11 +35,25 @@ def verdict(tool: ToolSpec | None, call: ProposedCall) -> Verdict:
     """What to do about a proposed call."""
     if tool is None or call.problem:
         return Verdict.INVALID
-    if tool.approvers_needed:
+    if gate(tool, call) is not None:
         return Verdict.NEEDS_APPROVAL
     if tool.client or tool.asks:
         return Verdict.CLIENT
     return Verdict.ALLOWED
+
+
+def gate(tool: ToolSpec, call: ProposedCall) -> ApprovalRule | None:
+    """The rule by which people must approve a call: the agent's, else the tool's own. None: nobody need."""
+    rule = call.rule
+    if rule is None:
+        lifetime = tool.approval_lifetime_micros
+        rule = ApprovalRule(approvers_needed=tool.approvers_needed, expire_after_micros=lifetime)
+    return rule if rule.approvers_needed else None
+
+
+def expiring_at(create_time: int, expire_time: int) -> int:
+    """When people are to be told that an approval expires soon."""
+    return expire_time - min(EXPIRING_MICROS_MAX, (expire_time - create_time) // 2)
 
 
 def arguments_digest(arguments_json: str) -> str:

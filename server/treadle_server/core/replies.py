@@ -2,14 +2,17 @@
 
 from typing import assert_never
 
+from treadle_server.core import children, policy, suspicion
 from treadle_server.core import events as e
 from treadle_server.core import outcomes as o
-from treadle_server.core import policy, suspicion
+from treadle_server.core.decide import wants_history
+from treadle_server.core.decisions import UNKNOWN_OUTCOME, ask_for_outcome, request_approval
 from treadle_server.core.draft import Draft
 from treadle_server.core.ending import fail, unknown_usage
 from treadle_server.core.kinds import CallStatus, Effect, StopReason, ThreadState, UnknownPolicy, Verdict
-from treadle_server.core.spec import ToolSpec
+from treadle_server.core.questions import question_of
 from treadle_server.core.state import Call, ModelCall, State
+from treadle_server.core.tasks import tasks_of
 from treadle_server.core.values import Cost, Fault, ProposedCall, Usage
 
 _CODE_CANCELLED = 1
@@ -17,24 +20,23 @@ _CODE_UNKNOWN = 2
 _CODE_ABORTED = 10
 _CODE_INTERNAL = 13
 
-UNKNOWN_OUTCOME = (
-    "The outcome of this call is unknown: it was interrupted before the result was recorded. It may or may "
-    "not have taken effect, and it was not repeated."
-)
-
 
 def fits(state: State, outcome: o.Outcome) -> bool:
     """The outcome belongs to an attempt that is in flight."""
     candidates: tuple[ModelCall | Call | None, ...]
     match outcome:
+        case o.HistoryRead():
+            return wants_history(state)
         case o.Recovered():
             return not state.ended and state.in_flight
         case o.DriveFailed():
             return not state.ended and state.status is not ThreadState.UNSPECIFIED
         case o.ModelReplied() | o.ModelFailed():
             candidates = (state.model_call,)
-        case o.ToolReturned() | o.ToolFailed():
+        case o.ToolReturned() | o.ToolFailed() | o.ChildStarted():
             candidates = (state.calls.get(outcome.call_id),)
+        case o.ChildEnded():
+            return not state.ended and children.answers_open_call(state, outcome)
         case o.Aborted():
             candidates = (state.model_call, state.calls.get(outcome.call_id))
         case _:
@@ -106,36 +108,30 @@ def _request_calls(draft: Draft, proposed: tuple[ProposedCall, ...]) -> None:
 
 def _request_call(draft: Draft, call_id: str, call: ProposedCall) -> None:
     tool = draft.state.tool(call.name)
+    call = children.within_depth(draft.state, tool, call)
     verdict = policy.verdict(tool, call)
     effect = tool.effect if tool is not None else Effect.AT_MOST_ONCE
     draft.add(
         e.ToolCallRequested(call_id, call.name, call.arguments_json, effect, verdict, call.provider_call_id)
     )
+    judge(draft, call_id, call)
+
+
+def judge(draft: Draft, call_id: str, call: ProposedCall) -> None:
+    """What follows at once from asking for a call: its end, or whom it waits for."""
+    tool = draft.state.tool(call.name)
+    verdict = policy.verdict(tool, call)
     if verdict is Verdict.INVALID:
         problem = call.problem or f"there is no tool {call.name}"
         draft.add(e.ToolCallCompleted(call_id, CallStatus.INVALID, problem))
         return
     assert tool is not None
     if verdict is Verdict.NEEDS_APPROVAL:
-        _request_approval(draft, call_id, tool, call)
+        rule = policy.gate(tool, call)
+        assert rule is not None
+        request_approval(draft, call_id, tool, call, rule)
     elif tool.asks:
-        draft.add(e.QuestionAsked(call_id, call.arguments_json))
-
-
-def _request_approval(draft: Draft, call_id: str, tool: ToolSpec, call: ProposedCall) -> None:
-    lifetime = tool.approval_lifetime_micros
-    draft.add(
-        e.ApprovalRequested(
-            f"approval-{call_id}",
-            call_id,
-            call.name,
-            tool.effect,
-            call.arguments_json,
-            policy.arguments_digest(call.arguments_json),
-            tool.approvers_needed,
-            draft.now + lifetime if lifetime else 0,
-        )
-    )
+        draft.add(e.QuestionAsked(call_id, *question_of(call.arguments_json)))
 
 
 def model_failed(draft: Draft, failure: o.ModelFailed) -> None:
@@ -149,6 +145,12 @@ def model_failed(draft: Draft, failure: o.ModelFailed) -> None:
 
 
 def tool_returned(draft: Draft, result: o.ToolReturned) -> None:
+    call = draft.state.calls[result.call_id]
+    tool = draft.state.tool(call.name)
+    if tool is not None and tool.keeps_tasks and result.status is CallStatus.SUCCEEDED:
+        tasks = tasks_of(call.arguments_json)
+        if tasks is not None and tasks != draft.state.tasks:
+            draft.add(e.TasksUpdated(tasks))
     completed = e.ToolCallCompleted(result.call_id, result.status, result.observation, result.duration_micros)
     draft.add(completed)
 
@@ -185,25 +187,37 @@ def aborted(draft: Draft, outcome: o.Aborted) -> None:
 
 def recovered(draft: Draft, outcome: o.Recovered) -> None:
     """After a crash: calls that may be repeated begin again, the others end UNKNOWN."""
-    unknown, model_call = [call for call in draft.state.calls.values() if _lost(call)], draft.state.model_call
+    unknown, model_call = lost_calls(draft.state), draft.state.model_call
     call_ids = tuple(call.call_id for call in unknown)
     draft.add(e.ExecutionRecovered(outcome.epoch, call_ids, outcome.blameless))
     if model_call is not None and model_call.in_flight:
         draft.add(unknown_usage(draft.state, model_call))
-    for call in unknown:
+    poisoned = outcome.guilty and suspicion.provable(draft.state)
+    end_unknown(draft, unknown, may_ask=not poisoned)
+    state = draft.state
+    if poisoned and not state.ending and not state.ended:
+        fail(draft, StopReason.POISONED, suspicion.verdict(state), _CODE_ABORTED)
+
+
+def lost_calls(state: State) -> list[Call]:
+    """Those in flight that must not be repeated."""
+    return [call for call in state.calls.values() if call.in_flight and call.effect is Effect.AT_MOST_ONCE]
+
+
+def end_unknown(draft: Draft, calls: list[Call], *, may_ask: bool = True, why: str = "after a crash") -> None:
+    """What the agent's policy makes of calls of which nobody here can learn the outcome."""
+    policy_is_ask = draft.state.spec.on_unknown_outcome is UnknownPolicy.ASK
+    for call in calls:
+        if policy_is_ask and may_ask and not draft.state.ending:
+            ask_for_outcome(draft, call)
+            continue
         draft.add(e.ToolCallCompleted(call.call_id, CallStatus.UNKNOWN, UNKNOWN_OUTCOME))
-    if unknown and draft.state.spec.on_unknown_outcome is UnknownPolicy.FAIL and not draft.state.ending:
-        names = ", ".join(call.call_id for call in unknown)
-        fail(draft, StopReason.TOOL_OUTCOME_UNKNOWN, f"the outcome of {names} is unknown after a crash")
-    elif outcome.guilty and suspicion.provable(draft.state) and not draft.state.ending:
-        fail(draft, StopReason.POISONED, suspicion.verdict(draft.state), _CODE_ABORTED)
+    if calls and draft.state.spec.on_unknown_outcome is UnknownPolicy.FAIL and not draft.state.ending:
+        names = ", ".join(call.call_id for call in calls)
+        fail(draft, StopReason.TOOL_OUTCOME_UNKNOWN, f"the outcome of {names} is unknown {why}")
 
 
 def drive_failed(draft: Draft) -> None:
     """Ends a thread that the runtime cannot drive. Why is for the server's log, not for its callers."""
     text = "the server failed at driving the thread; its log says why"
     fail(draft, StopReason.INTERNAL, text, _CODE_INTERNAL)
-
-
-def _lost(call: Call) -> bool:
-    return call.in_flight and call.effect is Effect.AT_MOST_ONCE

@@ -5,18 +5,15 @@ from treadle_server.core import policy
 from treadle_server.core import signals as s
 from treadle_server.core.draft import Draft
 from treadle_server.core.ending import resting_state
-from treadle_server.core.errors import Reason, Refused, invalid
-from treadle_server.core.evolve import approval_call
+from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.kinds import (
     TERMINAL,
-    ApprovalState,
     CallStatus,
     Control,
-    Decision,
     StopReason,
     ThreadState,
 )
-from treadle_server.core.state import Approval, Call, State
+from treadle_server.core.state import State
 from treadle_server.core.transitions import Reaction, Row, allowed, reaction
 
 
@@ -28,7 +25,7 @@ def conflict(state: State, what: str) -> Refused:
         during, possible = f"{during} with {command} pending", (command, Row.FORK.name)
     return Refused(
         Reason.THREAD_STATE_CONFLICT,
-        f"{what} is not possible while the thread is {during}",
+        f"{what} is not possible while the thread is {during}; possible are {', '.join(possible)}",
         metadata={"current_state": state.status.name, "allowed": ",".join(possible)},
     )
 
@@ -44,6 +41,11 @@ def create(draft: Draft, ask: s.Create) -> Refused | None:
             ask.parent_thread,
             ask.subject,
             ask.trigger,
+            retried_from=ask.retried_from,
+            parent_call=ask.parent_call,
+            initial_context_ignored=ask.initial_context_ignored,
+            context=ask.context,
+            busy_policy=ask.busy_policy,
             principal=ask.principal,
         )
     )
@@ -148,9 +150,9 @@ def send_input(draft: Draft, ask: s.SendInput) -> Refused | None:
         return conflict(state, "sending input")
     if len(state.inputs) >= policy.INPUTS_MAX:
         return Refused(
-            Reason.RATE_LIMITED,
+            Reason.CONCURRENCY_LIMITED,
             f"{policy.INPUTS_MAX} inputs wait to be taken already",
-            metadata={"limit": str(policy.INPUTS_MAX), "remaining": "0"},
+            metadata={"limit": str(policy.INPUTS_MAX)},
         )
     draft.add(e.InputReceived(ask.content, principal=ask.principal))
     return None
@@ -159,9 +161,10 @@ def send_input(draft: Draft, ask: s.SendInput) -> Refused | None:
 def _answer(draft: Draft, ask: s.SendInput) -> Refused | None:
     call = draft.state.calls.get(ask.tool_call_id)
     if not _settles(draft.state, Row.ANSWER) or call is None or not call.open or not call.asked:
-        return conflict(draft.state, f"answering {ask.tool_call_id}")
+        what = f"answering {ask.tool_call_id}"
+        return _not_open(draft.state, Row.ANSWER, what, f"{ask.tool_call_id} is no open question")
     draft.add(e.InputReceived(ask.content, ask.tool_call_id, ask.principal))
-    text = ask.content.data_json or ask.content.text
+    text = "\n".join(part for part in (ask.content.text, ask.content.data_json) if part)
     draft.add(e.ToolCallCompleted(call.call_id, CallStatus.SUCCEEDED, text))
     return None
 
@@ -170,86 +173,28 @@ def submit_tool_result(draft: Draft, ask: s.SubmitToolResult) -> Refused | None:
     call = draft.state.calls.get(ask.tool_call_id)
     waits = call is not None and call.open and call.client and not call.gated
     if not _settles(draft.state, Row.TOOL_RESULT) or call is None or not waits:
-        return conflict(draft.state, f"submitting a result of {ask.tool_call_id}")
+        what = f"submitting a result of {ask.tool_call_id}"
+        return _not_open(
+            draft.state, Row.TOOL_RESULT, what, f"{ask.tool_call_id} is no open call of a client tool"
+        )
     status = CallStatus.SUCCEEDED if ask.ok else CallStatus.FAILED
-    draft.add(e.ToolCallCompleted(call.call_id, status, ask.observation))
+    draft.add(e.ToolCallCompleted(call.call_id, status, ask.observation, principal=ask.principal))
     return None
 
 
-def decide_approval(draft: Draft, ask: s.Decide) -> Refused | None:
-    state = draft.state
-    if not state.ended and not _settles(state, Row.DECIDE):
-        return conflict(state, "deciding")
-    call = approval_call(state, ask.approval_id)
-    if call is None or call.approval is None:
-        return _already(ask.approval_id)
-    approval = call.approval
-    if state.ended:
-        return _already(ask.approval_id, approval.state)
-    if approval.state is not ApprovalState.PENDING:
-        return None if _repeats(ask, call) else _already(ask.approval_id, approval.state)
-    if approval.expire_time and ask.now >= approval.expire_time:
-        return _already(ask.approval_id, ApprovalState.EXPIRED)
-    if ask.decision is Decision.APPROVE:
-        refused = _unapprovable(ask, approval)
-        if refused is not None or ask.principal in approval.approvals:
-            return refused
-    _record_vote(draft, call, ask)
-    return None
-
-
-def _repeats(ask: s.Decide, call: Call) -> bool:
-    """The decision is the one that was made, about the same arguments."""
-    assert call.approval is not None
-    if ask.decision is Decision.REJECT:
-        return call.approval.state is ApprovalState.REJECTED
-    digest = policy.arguments_digest(call.arguments_json)
-    if ask.edited_arguments_json:
-        same = policy.arguments_digest(ask.edited_arguments_json) == digest
-    else:
-        same = ask.arguments_digest == digest
-    return call.approval.state is ApprovalState.APPROVED and same
-
-
-def _unapprovable(ask: s.Decide, approval: Approval) -> Refused | None:
-    if ask.arguments_digest != approval.digest:
-        return Refused(
-            Reason.APPROVAL_STALE,
-            f"arguments_digest is not that of {ask.approval_id}",
-            metadata={"arguments_digest": approval.digest},
-        )
-    if ask.edited_arguments_json and approval.approvers_needed > 1:  # the others saw the original
-        return invalid(("arguments_json", "cannot be edited where several people must approve"))
-    return None
-
-
-def _record_vote(draft: Draft, call: Call, ask: s.Decide) -> None:
-    draft.add(e.ApprovalVoteRecorded(ask.approval_id, ask.principal, ask.decision, ask.message))
-    if ask.decision is Decision.REJECT:
-        draft.add(e.ApprovalDecided(ask.approval_id, ApprovalState.REJECTED, ask.message))
-        text = (
-            f"A person rejected this call: {ask.message}" if ask.message else "A person rejected this call."
-        )
-        draft.add(e.ToolCallCompleted(call.call_id, CallStatus.REJECTED, text))
-        return
-    approval = draft.state.calls[call.call_id].approval
-    assert approval is not None
-    if len(approval.approvals) >= approval.approvers_needed:
-        draft.add(
-            e.ApprovalDecided(ask.approval_id, ApprovalState.APPROVED, ask.message, ask.edited_arguments_json)
-        )
-        tool, approved = draft.state.tool(call.name), draft.state.calls[call.call_id]
-        if tool is not None and tool.asks:
-            draft.add(e.QuestionAsked(call.call_id, approved.arguments_json))
+def _not_open(state: State, row: Row, what: str, fault: str) -> Refused:
+    """Refuses to settle a call that does not wait for it, and names those that do."""
+    refused = conflict(state, what)
+    if not _settles(state, row):
+        return refused
+    open_calls = [
+        call.call_id
+        for call in state.calls.values()
+        if call.open and not call.gated and (call.asked if row is Row.ANSWER else call.client)
+    ]
+    those = f"open are {', '.join(open_calls)}" if open_calls else "none is open"
+    return Refused(refused.reason, f"tool_call_id: {fault}; {those}", metadata=refused.metadata)
 
 
 def _settles(state: State, row: Row) -> bool:
     return reaction(row, state.status) is Reaction.SETTLE and not state.ending
-
-
-def _already(approval_id: str, settled: ApprovalState | None = None) -> Refused:
-    metadata = {"approval": approval_id}
-    if settled is not None:
-        metadata["state"] = settled.name
-    what = "settled" if settled is None else settled.name
-    return Refused(Reason.APPROVAL_ALREADY_DECIDED, f"{approval_id} is {what} already", metadata=metadata)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from treadle_server.core.commands import Command
-from treadle_server.core.events import SpecReference, Subject, Trigger
-from treadle_server.core.kinds import Decision, StopReason, ThreadState
-from treadle_server.core.values import Content
+from treadle_server.core.events import ParentCall, SpecReference, Subject, Trigger
+from treadle_server.core.kinds import BusyPolicy, Decision, StopReason, ThreadState
+from treadle_server.core.values import Content, Context, ProposedCall
 
 GRACE_MICROS = 5_000_000
 """How long a running tool gets to stop when the caller does not say."""
@@ -22,8 +22,28 @@ class Create:
     session: str = ""
     parent_object: str = ""
     parent_thread: str = ""
+    parent_call: ParentCall | None = None
     subject: Subject | None = None
     trigger: Trigger = Trigger()
+    context: Context | None = None
+    initial_context_ignored: bool = False
+    busy_policy: BusyPolicy = BusyPolicy.UNSPECIFIED
+    retried_from: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Begin a thread from another's first events, which the state was folded from under the new spec."""
+
+    now: int
+    spec: SpecReference
+    forked_from: str
+    input: Content | None = None
+    """A further one."""
+    principal: str = ""
+    reviewed: tuple[tuple[str, ProposedCall], ...] = ()
+    """Every call that is open, by its id, as it would have to be proposed now."""
+    retried_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +113,11 @@ class Decide:
     arguments_digest: str = ""
     edited_arguments_json: str = ""
     message: str = ""
+    result_json: str = ""
+    """What the call gave, where that is unknown."""
 
 
-Signal = Create | Pause | Resume | Cancel | Complete | SendInput | SubmitToolResult | Decide
+Signal = Create | Fork | Pause | Resume | Cancel | Complete | SendInput | SubmitToolResult | Decide
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from treadle_server.core.approvals import ApprovalRule
 from treadle_server.core.kinds import Effect, UnknownPolicy
+from treadle_server.core.memory import MemoryRule
 
 SECOND_MICROS = 1_000_000
 
@@ -29,6 +31,14 @@ class Limits:
     max_lifetime_micros: int = 30 * 86_400 * SECOND_MICROS
     max_concurrent_threads: int = 0
     """0 means no limit of the agent's own."""
+    max_starts: int = 0
+    """0 means no limit."""
+    start_interval_micros: int = 0
+    """What `max_starts` counts over."""
+    max_depth: int = 3
+    """How deep below the first thread of its tree an agent may stand that this one calls."""
+    max_children: int = 8
+    """Threads of agents that it called alive at one time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,14 @@ class ToolSpec:
     """0 means that a call needs no approval."""
     approval_lifetime_micros: int = 0
     """0 means that an approval of a call does not expire."""
+    result_schema_json: str = ""
+    """Of a client's tool: what its results must fit. Empty for any result."""
+    agent_version: str = ""
+    """The agent that a call of it is for; empty for all other tools."""
+    memory: tuple[MemoryRule, ...] = ()
+    """The memories that it may use; empty for all tools but those of memories."""
+    keeps_tasks: bool = False
+    """Its arguments are the agent's own list of what is to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +89,12 @@ class Spec:
     limits: Limits = Limits()
     on_unknown_outcome: UnknownPolicy = UnknownPolicy.TELL_MODEL
     output_schema_json: str = ""
+    approval_rules: tuple[ApprovalRule, ...] = ()
+    """The first that fits a call decides whether people must approve it."""
+    history_messages_max: int = 0
+    """Of the session's earlier threads; 0 means that the model is told none."""
+    input_debounce_micros: int = 0
+    """For how long no input must have come before the first turn."""
     tool_by_name: dict[str, ToolSpec] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from treadle_server.core.events import ThreadCreated
 from treadle_server.core.kinds import (
     TERMINAL,
+    ApprovalKind,
     ApprovalState,
     CallStatus,
     Control,
@@ -14,7 +15,7 @@ from treadle_server.core.kinds import (
     Verdict,
 )
 from treadle_server.core.spec import Spec, ToolSpec
-from treadle_server.core.values import Content, Cost, Fault, Usage
+from treadle_server.core.values import Content, Cost, Fault, Task, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,14 @@ class Approval:
     state: ApprovalState = ApprovalState.PENDING
     approvals: tuple[str, ...] = ()
     """Principals that approved so far."""
+    kind: ApprovalKind = ApprovalKind.TOOL_CALL
+    rule: str = ""
+    exclude_starter: bool = False
+    create_time: int = 0
+    expiring: bool = False
+    """People were told that it expires soon."""
+    result_digest: str = ""
+    """Of the result that people gave instead of running the call; empty when they gave none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,13 @@ class Call:
     """It is a question that was put to a person."""
     client: bool = False
     """The caller runs it, once it is approved."""
+    agent_version: str = ""
+    """The agent that it is for; empty when it is for none."""
+    child_thread: str = ""
+    """What does it, `threads/{thread}`, once that is recorded."""
+    child_ended: bool = False
+    since: int = 0
+    """When it began to wait for whom it waits for now."""
     approval: Approval | None = None
 
     @property
@@ -72,7 +88,12 @@ class Call:
     @property
     def runnable(self) -> bool:
         """The runtime itself can bring it forward."""
-        return self.open and not self.gated and not self.asked and not self.client
+        return self.open and not (self.gated or self.asked or self.client or self.child_thread)
+
+    @property
+    def delegated(self) -> bool:
+        """A thread of its own does it."""
+        return self.open and bool(self.child_thread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +126,10 @@ class State:
     """Tool calls of the present iteration, in the order of the model's turn."""
     inputs: tuple[int, ...] = ()
     """Sequences of inputs that no iteration has consumed."""
+    input_time: int = 0
+    """Of the newest input."""
+    recalled: bool = False
+    """What was said earlier in the session is in the log."""
     answer: Content | None = None
     """What the model gave as its answer, by a final message or a finishing tool."""
     last_text: str = ""
@@ -115,8 +140,14 @@ class State:
     tool_call_count: int = 0
     tools_used: tuple[str, ...] = ()
     """Each tool once: bounded by the tools of the spec."""
+    tasks: tuple[Task, ...] = ()
+    """The agent's list of what is to do; its length is bounded."""
     usage: Usage = Usage()
     cost: Cost = Cost()
+    children_usage: Usage = Usage()
+    """Of children that have ended, with their descendants."""
+    children_cost: Cost = Cost()
+    """Not known when a child outlived its call."""
     model_used: str = ""
     create_time: int = 0
     start_time: int = 0
@@ -131,6 +162,8 @@ class State:
     """Time spent RUNNING before `running_since`."""
     output: Content | None = None
     error: Fault | None = None
+    tally: dict[str | CallStatus, int] = field(default_factory=dict)
+    """How often things happened: tool calls by how they ended, the rest by the names in `evolve`."""
     recoveries: int = 0
     recovered_epoch: int = 0
     """Of the server that took the thread up last; 0 = none did."""
@@ -160,6 +193,11 @@ class State:
         return any(call.in_flight for call in self.calls.values())
 
     @property
+    def children(self) -> tuple[Call, ...]:
+        """Calls that threads of their own do."""
+        return tuple(call for call in self.calls.values() if call.delegated)
+
+    @property
     def steps_in_flight(self) -> frozenset[str]:
         """Names of the tools whose calls are in flight; "" is the model."""
         names = {call.name for call in self.calls.values() if call.in_flight}
@@ -183,6 +221,7 @@ class State:
         for name in _FIELDS:
             setattr(other, name, getattr(self, name))
         other.calls = dict(self.calls)
+        other.tally = dict(self.tally)
         return other
 
 

@@ -5,16 +5,19 @@ from typing import Any
 
 from treadle_server.core.events import (
     Event,
+    HistoryRecalled,
     InputReceived,
     IterationStarted,
     MessageCompleted,
     OutputRejected,
     ThoughtRecorded,
+    ThreadCreated,
+    ThreadForked,
     ToolCallCompleted,
     ToolCallRequested,
 )
-from treadle_server.core.kinds import CallStatus
-from treadle_server.core.values import Content, ProviderContent
+from treadle_server.core.kinds import CallStatus, Role
+from treadle_server.core.values import Content, Context, ProviderContent
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,22 @@ class ProblemEntry:
     problem: str
 
 
-Entry = UserEntry | ModelEntry | ToolEntry | ProblemEntry
+@dataclass(frozen=True, slots=True)
+class ContextEntry:
+    """What the model is told besides the inputs."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecalledEntry:
+    """Something that was said in an earlier thread of the session."""
+
+    role: Role
+    content: Content
+
+
+Entry = ContextEntry | RecalledEntry | UserEntry | ModelEntry | ToolEntry | ProblemEntry
 
 
 @dataclass(slots=True)
@@ -77,7 +95,17 @@ class Transcript:
 class TranscriptFold:
     """Builds a transcript from the events of a log. A turn enters it when the next iteration begins."""
 
-    __slots__ = ("_calls", "_inputs", "_problem", "_reply", "_results", "_thought", "transcript")
+    __slots__ = (
+        "_before",
+        "_calls",
+        "_context",
+        "_inputs",
+        "_problem",
+        "_reply",
+        "_results",
+        "_thought",
+        "transcript",
+    )
 
     def __init__(self) -> None:
         self.transcript = Transcript()
@@ -87,10 +115,17 @@ class TranscriptFold:
         self._calls: list[CallEntry] = []
         self._results: dict[str, ToolCallCompleted] = {}
         self._problem = ""
+        self._before: list[Entry] = []
+        """What the first iteration begins with, before its inputs."""
+        self._context = Context()
 
     def apply(self, event: Event) -> None:
         payload = event.payload
         match payload:
+            case ThreadCreated() if payload.context is not None:
+                self._context = payload.context
+            case HistoryRecalled():
+                self._before = [RecalledEntry(each.role, each.content) for each in payload.messages]
             case InputReceived(tool_call_id=""):
                 self._inputs[event.sequence] = payload.content
             case ThoughtRecorded():
@@ -103,13 +138,31 @@ class TranscriptFold:
                 self._calls.append(_call_entry(payload))
             case ToolCallCompleted():
                 self._results[payload.tool_call_id] = payload
+            case ThreadForked():
+                self._drop_cut_turn()
             case IterationStarted():
+                self._begin_conversation()
                 self._close_turn()
                 for sequence in payload.consumed_inputs:
                     if (
                         sequence in self._inputs
                     ):  # else it is of a newer release, and nobody drives the thread
                         self.transcript.entries.append(UserEntry(self._inputs.pop(sequence)))
+
+    def _drop_cut_turn(self) -> None:
+        """A turn that was shared without anything that it asks for is given anew."""
+        reply = self._reply
+        if reply is None or not (reply.final or self._calls or self._problem or self._inputs):
+            self._reply, self._thought = None, ""
+
+    def _begin_conversation(self) -> None:
+        """The session's context, what was said in it, then the thread's own context; once."""
+        (initial, additional), self._context = (self._context.initial, self._context.additional), Context()
+        before, self._before = self._before, []
+        entries = self.transcript.entries
+        entries += [ContextEntry(initial)] if initial else []
+        entries += before
+        entries += [ContextEntry(additional)] if additional else []
 
     def _close_turn(self) -> None:
         if self._reply is None:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from treadle_server.core.approvals import ApprovalRule
+from treadle_server.core.kinds import Role, TaskState
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -10,6 +13,29 @@ class Content:
     text: str = ""
     data_json: str = ""
     """Canonical JSON text; empty when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a model is told besides the inputs."""
+
+    initial: str = ""
+    """Holds for the whole session."""
+    additional: str = ""
+    """Holds for this thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something that was said in a thread of a session."""
+
+    thread: str
+    """`threads/{thread}`."""
+    sequence: int
+    """Of the event that says it."""
+    role: Role
+    content: Content
+    event_time_micros: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +89,14 @@ class ProviderContent:
 
 
 @dataclass(frozen=True, slots=True)
+class Task:
+    """An item of the agent's own list of what is to do."""
+
+    title: str
+    state: TaskState
+
+
+@dataclass(frozen=True, slots=True)
 class ProposedCall:
     """A tool call that a model asks for."""
 
@@ -71,3 +105,5 @@ class ProposedCall:
     problem: str = ""
     """Why it cannot run, for the model to read; empty when it can."""
     provider_call_id: str = ""
+    rule: ApprovalRule | None = None
+    """The agent's rule that decides who must approve it; None when none fits."""

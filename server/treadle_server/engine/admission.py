@@ -2,9 +2,10 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from treadle_server.core.errors import Reason, Refused
+from treadle_server.engine.start_rates import StartRate, StartRates
 from treadle_server.ports.engine import Waiting
 from treadle_server.ports.log import ThreadKey
 
@@ -21,6 +22,8 @@ class Candidate:
     agent_max: int
     """How many threads of its agent may run at once; 0 = no limit of its own."""
     since: int
+    rate: StartRate | None = None
+    """What holds back a thread that has not begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,10 @@ class Bounds:
     """How many threads of a tenant may wait to run; those of a crashed server come on top."""
 
 
+_Line = tuple[int, StartRate | None]
+"""An agent's threads that wait for the same: those that begin wait apart from those that go on."""
+
+
 class Admission:
     """Decides who runs next; tells by calling `run`, in the caller's own turn.
 
@@ -40,12 +47,18 @@ class Admission:
     turns, and within a tenant its agents, so a thousand queued threads of one delay another by one turn.
     """
 
-    def __init__(self, bounds: Bounds, run: Callable[[Candidate], None]) -> None:
+    def __init__(
+        self, bounds: Bounds, run: Callable[[Candidate], None], rates: StartRates | None = None
+    ) -> None:
+        """Without `rates` no candidate has one."""
         self._bounds = bounds
         self._run = run
-        self._ready: OrderedDict[int, OrderedDict[int, deque[Candidate]]] = OrderedDict()
+        self._rates = rates
+        self._ready: OrderedDict[int, OrderedDict[_Line, deque[Candidate]]] = OrderedDict()
         self._in_session: dict[int, deque[Candidate]] = {}
         self._holders: dict[int, ThreadKey] = {}
+        self._held_back: dict[ThreadKey, None] = {}
+        """Of those that wait: who may not begin yet."""
         self._waiting: dict[ThreadKey, Candidate] = {}
         self._running: dict[ThreadKey, Candidate] = {}
         self._waiting_by_tenant: dict[int, int] = {}
@@ -81,8 +94,36 @@ class Admission:
 
     def offer(self, candidate: Candidate) -> None:
         """Queues a thread and runs whoever may run now."""
-        if self.knows(candidate.key):
+        if self.let_go(candidate.key) or self.knows(candidate.key):
             return
+        if candidate.rate is not None and self._rates is not None:
+            candidate = replace(candidate, rate=self._rates.binds(candidate.key, candidate.rate))
+        self._queue(candidate)
+        self.admit()
+
+    def hold_back(self, candidate: Candidate) -> None:
+        """Queues a thread that may not begin before it is let go or offered: it has its place in its session,
+        and takes no room from others. Nothing happens to one that waits or runs already.
+        """
+        if not self.knows(candidate.key):
+            self._held_back[candidate.key] = None
+            self._queue(candidate)
+
+    def holds_back(self, key: ThreadKey) -> bool:
+        return key in self._held_back
+
+    def let_go(self, key: ThreadKey) -> bool:
+        """Lets a thread that was held back run when its turn comes; False for one that was not."""
+        if key not in self._held_back:
+            return False
+        del self._held_back[key]
+        candidate = self._waiting[key]
+        if self._holders.get(candidate.session, key) == key:
+            self._make_ready(candidate)
+        self.admit()
+        return True
+
+    def _queue(self, candidate: Candidate) -> None:
         self._waiting[candidate.key] = candidate
         _count(self._waiting_by_tenant, candidate.key.tenant, 1)
         holder = self._holders.get(candidate.session) if candidate.session else None
@@ -90,13 +131,14 @@ class Admission:
             self._in_session.setdefault(candidate.session, deque()).append(candidate)
         else:
             self._make_ready(candidate)
-        self.admit()
 
     def _make_ready(self, candidate: Candidate) -> None:
         if candidate.session:
             self._holders[candidate.session] = candidate.key
+        if candidate.key in self._held_back:
+            return
         agents = self._ready.setdefault(candidate.key.tenant, OrderedDict())
-        agents.setdefault(candidate.agent, deque()).append(candidate)
+        agents.setdefault((candidate.agent, candidate.rate), deque()).append(candidate)
 
     def admit(self) -> None:
         """Runs threads until a bound is reached or nobody is ready."""
@@ -106,6 +148,8 @@ class Admission:
                 return
             self._stop_waiting(candidate.key)
             self._running[candidate.key] = candidate
+            if candidate.rate is not None and self._rates is not None:
+                self._rates.take(candidate.agent, candidate.key)
             _count(self._by_tenant, candidate.key.tenant, 1)
             _count(self._by_agent, candidate.agent, 1)
             self._run(candidate)
@@ -121,18 +165,28 @@ class Admission:
 
     def _next_of_tenant(self, tenant: int) -> Candidate | None:
         agents = self._ready[tenant]
-        for agent, queue in list(agents.items()):
-            while queue and queue[0].key not in self._waiting:
+        for line, queue in list(agents.items()):
+            while queue and not self._stands(queue[0]):
                 queue.popleft()
             if not queue:
-                del agents[agent]
-            elif not queue[0].agent_max or self._by_agent.get(agent, 0) < queue[0].agent_max:
+                del agents[line]
+            elif self._may_run(queue[0]):
                 self._ready.move_to_end(tenant)
-                agents.move_to_end(agent)
+                agents.move_to_end(line)
                 return queue.popleft()
         if not agents:
             del self._ready[tenant]
         return None
+
+    def _stands(self, candidate: Candidate) -> bool:
+        """It waits as it was queued: not for one that left, whether or not it was offered anew since."""
+        return self._waiting.get(candidate.key) is candidate
+
+    def _may_run(self, candidate: Candidate) -> bool:
+        agent, rate = candidate.agent, candidate.rate
+        if candidate.agent_max and self._by_agent.get(agent, 0) >= candidate.agent_max:
+            return False
+        return rate is None or self._rates is None or self._rates.ask(agent, rate)
 
     def rest(self, key: ThreadKey) -> None:
         """A thread stopped running and waits for something outside; it keeps its session."""
@@ -149,6 +203,7 @@ class Admission:
         self.admit()
 
     def _stop_waiting(self, key: ThreadKey) -> None:
+        self._held_back.pop(key, None)
         if self._waiting.pop(key, None) is not None:
             _count(self._waiting_by_tenant, key.tenant, -1)
 
@@ -157,12 +212,14 @@ class Admission:
         if candidate is not None:
             _count(self._by_tenant, key.tenant, -1)
             _count(self._by_agent, candidate.agent, -1)
+            if candidate.rate is not None and self._rates is not None:
+                self._rates.give_back(candidate.agent, key)
 
     def _next_in_session(self, session: int) -> None:
         queue = self._in_session.get(session, deque())
         while queue:
             candidate = queue.popleft()
-            if candidate.key in self._waiting:
+            if self._stands(candidate):
                 self._make_ready(candidate)
                 break
         if not queue:
@@ -174,10 +231,13 @@ class Admission:
         if candidate is None:
             return None
         holder = self._holders.get(candidate.session) if candidate.session else None
-        if holder is not None and holder != key:
+        if key in self._held_back or (holder is not None and holder != key):
             return Waiting("SESSION", candidate.session_name, candidate.since)
         if candidate.agent_max and self._by_agent.get(candidate.agent, 0) >= candidate.agent_max:
             return Waiting("AGENT_LIMIT", candidate.agent_name, candidate.since)
+        rate = candidate.rate
+        if rate is not None and self._rates is not None and self._rates.full(candidate.agent, rate):
+            return Waiting("START_RATE", candidate.agent_name, candidate.since)
         return Waiting("TENANT_LIMIT", "", candidate.since)
 
 

@@ -10,11 +10,12 @@ import structlog
 from treadle_server import failpoints
 from treadle_server.core import outcomes as o
 from treadle_server.core.accept import Ask
-from treadle_server.core.commands import CallModel, CallTool, Command
+from treadle_server.core.commands import CallAgent, CallModel, CallTool, Command
 from treadle_server.core.decide import decide, due
 from treadle_server.core.errors import Refused
 from treadle_server.core.kinds import CallStatus, Effect
 from treadle_server.core.signals import Due
+from treadle_server.engine.agent_calls import AgentCalls
 from treadle_server.engine.journal import Head, Journal
 from treadle_server.engine.steps import Steps
 from treadle_server.ports.clock import Clock
@@ -25,7 +26,7 @@ _CODE_DEADLINE_EXCEEDED = 4
 _CODE_INTERNAL = 13
 MODEL_TIMEOUT_MICROS = 600 * 1_000_000
 
-_Answer = o.ModelReplied | o.ModelFailed | o.ToolReturned | o.ToolFailed
+_Answer = o.ModelReplied | o.ModelFailed | o.ToolReturned | o.ToolFailed | o.ChildStarted
 
 
 class Running:
@@ -63,6 +64,7 @@ class Driver:
         steps: Steps,
         clock: Clock,
         recovered: Callable[[int], o.Recovered],
+        agents: AgentCalls,
     ) -> None:
         """`recovered` makes what to record, at a time, of a thread whose calls nobody runs."""
         self.head = head
@@ -70,6 +72,7 @@ class Driver:
         self._steps = steps
         self._clock = clock
         self._recovered = recovered
+        self._agents = agents
         self._running: dict[str, Running] = {}
         self._done: list[Running] = []
         self._wake: asyncio.Future[None] | None = None
@@ -179,6 +182,8 @@ class Driver:
         work: Coroutine[Any, Any, _Answer]
         if isinstance(command, CallModel):
             work, limit = self._call_model(command), MODEL_TIMEOUT_MICROS
+        elif isinstance(command, CallAgent):
+            work, limit = self._call_agent(command), MODEL_TIMEOUT_MICROS
         else:
             work = self._call_tool(command)
             limit = self.head.state.spec.tool_by_name[command.name].timeout_micros
@@ -192,12 +197,22 @@ class Driver:
         return await self._steps.call_model(self.head, command)
 
     async def _call_tool(self, command: CallTool) -> _Answer:
-        if command.effect is not Effect.READ_ONLY:
+        approved = self.head.state.calls[command.call_id].approval is not None
+        if approved or command.effect is not Effect.READ_ONLY:  # a decision can be lost too
             await self.head.durable()
         self._dispatch(command)
         return await self._steps.call_tool(self.head, command)
 
+    async def _call_agent(self, command: CallAgent) -> _Answer:
+        """Has no time limit of its own: it waits for the disk, and what it makes must not be forgotten."""
+        await self.head.durable()
+        self._check_wanted(command)
+        return await self._agents.call(self.head, command)
+
     def _dispatch(self, command: Command) -> None:
+        self._check_wanted(command).dispatch(self._clock.now())
+
+    def _check_wanted(self, command: Command) -> Running:
         """Just before the call is made. The disk may have taken its time: no call for what is to end."""
         running, state = self._running.get(command.call_id), self.head.state
         if running is None:
@@ -205,7 +220,7 @@ class Driver:
         if state.ending or state.ended:
             running.stopped = True
             raise asyncio.CancelledError
-        running.dispatch(self._clock.now())
+        return running
 
     def _finished(self, running: Running) -> None:
         if self._running.get(running.command.call_id) is running:
@@ -215,9 +230,11 @@ class Driver:
             _LOG.info("late_result", thread=self.head.key.thread, call=running.command.call_id)
 
     def _stop_unwanted(self, wanted: frozenset[Command]) -> None:
+        """A call of an agent is let finish: what it makes must be known, so that its end is waited for."""
         call_ids = {command.call_id for command in wanted}
         for call_id, running in self._running.items():
-            if call_id not in call_ids and not running.task.done():
+            making = isinstance(running.command, CallAgent)
+            if call_id not in call_ids and not making and not running.task.done():
                 running.stop()
 
     def _expire(self, now: int) -> None:
@@ -270,7 +287,7 @@ def _order(command: Command) -> tuple[int, str]:
 
 
 def _repeatable(command: Command) -> bool:
-    return isinstance(command, CallModel) or command.effect is not Effect.AT_MOST_ONCE
+    return not isinstance(command, CallTool) or command.effect is not Effect.AT_MOST_ONCE
 
 
 def _timed_out(command: Command, now: int) -> o.ModelFailed | o.ToolFailed:

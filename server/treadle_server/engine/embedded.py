@@ -1,31 +1,42 @@
 """The engine inside the server process: who is driven, who waits, who is told."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
 from treadle_server.core.accept import Ask
-from treadle_server.core.decide import decide, wake_at
+from treadle_server.core.decide import decide, due, quiet_at, wake_at, wants_history
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.kinds import TERMINAL, WAITING, StopReason, ThreadState
-from treadle_server.core.outcomes import DriveFailed
+from treadle_server.core.mail import Told
+from treadle_server.core.outcomes import DriveFailed, HistoryRead
 from treadle_server.core.signals import Due
 from treadle_server.core.state import State
 from treadle_server.engine import patience
 from treadle_server.engine.admission import Admission, Bounds, Candidate
+from treadle_server.engine.agent_calls import AgentCalls
+from treadle_server.engine.asks import Asks
+from treadle_server.engine.checks import Check
 from treadle_server.engine.damage import Damage, Lost
 from treadle_server.engine.driver import Driver
+from treadle_server.engine.family import Family
+from treadle_server.engine.forks import reviewed
+from treadle_server.engine.history import History
 from treadle_server.engine.journal import Head, Journal
+from treadle_server.engine.mail import Postman
 from treadle_server.engine.quarantine import PACE, Pace, Quarantine
 from treadle_server.engine.setbacks import Setbacks
+from treadle_server.engine.start_rates import StartRate, StartRates, start_rate
 from treadle_server.engine.steps import Steps
+from treadle_server.engine.subjects import Subject
 from treadle_server.engine.timers import Timers
 from treadle_server.engine.waiters import Waiters
+from treadle_server.ports.catalogue.starts import Starts
 from treadle_server.ports.catalogue.threads import Threads
+from treadle_server.ports.children import Children
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.engine import Start, Waiting
 from treadle_server.ports.log import (
@@ -38,24 +49,11 @@ from treadle_server.ports.log import (
     ThreadKey,
     Unit,
 )
+from treadle_server.ports.mail import Mailbox
 from treadle_server.ports.trials import Trials
 
 _LOG = structlog.get_logger(__name__)
 _RESTING = TERMINAL | WAITING | {ThreadState.PAUSED}
-_NOT_WRITABLE = frozenset({Reason.DISK_FULL, Reason.STORE_UNAVAILABLE})
-CONFLICTS_MAX = 5
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What admission must know of a thread besides its state."""
-
-    agent: int
-    agent_name: str
-    session: int
-    session_name: str
 
 
 class EmbeddedEngine:
@@ -70,15 +68,22 @@ class EmbeddedEngine:
         *,
         threads: Threads,
         trials: Trials,
+        starts: Starts,
+        mailbox: Mailbox,
         epoch: int,
         bounds: Bounds,
+        check: Check,
         pace: Pace = PACE,
+        history: History | None = None,
     ) -> None:
+        """`check` is asked about what callers give to a thread, on the state that it would be accepted on."""
         self._log = log
         self._journal = journal
         self._steps = steps
+        self._history = history
         self._clock = clock
-        self._admission = Admission(bounds, self._run)
+        self._rates = StartRates(starts, clock, lambda: self._admission.admit())
+        self._admission = Admission(bounds, self._run, self._rates)
         self._drivers: dict[ThreadKey, Driver] = {}
         self._tasks: dict[ThreadKey, asyncio.Task[None]] = {}
         self._subjects: dict[ThreadKey, Subject] = {}
@@ -94,14 +99,13 @@ class EmbeddedEngine:
             pace=pace,
         )
         self._damage = Damage(journal, threads, clock, self._session_of, self._lost)
+        self._asks = Asks(log, journal, self._damage, check, changed=self._changed, poke=self._poke)
         self._setbacks = Setbacks(self._admission, self._again, self._give_up)
+        self._agent_calls = AgentCalls(clock)
+        self._family = Family(journal, self._damage, threads, clock)
+        self._postman = Postman(mailbox, journal.codec, self._told, self._family.look, spawn=self._asks.spawn)
         self._handed_over: dict[ThreadKey, Head] = {}
         """Heads of threads that run at once: their drivers need not read what was just written."""
-        self._telling: set[ThreadKey] = set()
-        """Threads with a record on its way that nobody waits for: while the disk is full, one each."""
-        self._background: set[asyncio.Task[Any]] = set()
-        self._left: dict[tuple[ThreadKey, type], asyncio.Task[Any]] = {}
-        """What callers asked and no longer wait for: while the disk is full, one of a kind of each thread."""
         self.draining = False
         log.subscribe(self._committed)
 
@@ -109,16 +113,27 @@ class EmbeddedEngine:
 
     async def start(self, start: Start) -> None:
         self._refuse_draining()
-        self._admission.check_room(start.key.tenant)
-        head = self._journal.create(start.key, start.spec, start.row, start.request, start.ask)
-        await patience.answer(self._in_background(self._finish_start(head, start)), self._log)
+        if start.row.parent:  # it is there already, and waits for it
+            self._refuse_for_ending(ThreadKey(start.key.tenant, start.row.parent))
+        else:
+            self._admission.check_room(start.key.tenant)
+        head = self._journal.create(start, reviewed(self._steps, start))
+        await patience.answer(self._asks.spawn(self._finish_start(head, start)), self._log)
+
+    def _refuse_for_ending(self, parent: ThreadKey) -> None:
+        """Nothing is begun any more for a thread that is to end; the store refuses it for one that has."""
+        driver = self._drivers.get(parent)
+        if driver is not None and driver.head.state.ending:
+            raise Refused(Reason.THREAD_STATE_CONFLICT, "the thread that calls the agent is about to end")
 
     async def _finish_start(self, head: Head, start: Start) -> None:
         try:
             made = self._journal.present(head)
             await self._journal.durable(head, made)
             name = start.spec.agent_version.rpartition("/versions/")[0]
-            subject = Subject(start.row.agent, name, start.row.session, start.ask.session)
+            subject = Subject(start.row.agent, name, start.row.session, start.session)
+            if not made.state.ended:
+                self.remember(head.key, subject)
             self._offer(head.key, made.state, subject)
         finally:
             if head.key in self._tasks:
@@ -127,55 +142,20 @@ class EmbeddedEngine:
                 self._journal.close(head)
 
     async def ask(self, key: ThreadKey, ask: Ask, request: RequestRow | None = None) -> State:
-        """In a task of its own: a cancelled caller must leave no half of it undone."""
         self._refuse_draining()
-        place = (key, type(ask))
-        if place in self._left:
-            self._log.check_writable()
-        task = self._in_background(self._ask(key, ask, request))
-        try:
-            return await patience.answer(task, self._log)
-        finally:
-            if not task.done():
-                self._left[place] = task
-                task.add_done_callback(lambda _: self._left.pop(place, None))
+        return await self._asks.ask(key, ask, request)
 
-    def _in_background(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
+    async def _told(self, key: ThreadKey, ask: Told, letter: int) -> None:
+        """What a thread was told is an ask as any other, and takes the letter with it."""
+        await self._asks.record(key, self._family.heard(key, ask), letter=letter)
 
-    async def _ask(self, key: ThreadKey, ask: Ask, request: RequestRow | None = None) -> State:
-        for _ in range(CONFLICTS_MAX):
-            head = await self._damage.open(key)
-            try:
-                state = await self._ask_head(head, ask, request)
-            except Conflict:
-                continue
-            finally:
-                self._journal.close(head)
-            self._changed(head, state)
-            return state
-        text = f"the thread's log was changed {CONFLICTS_MAX} times by others; try again"
-        raise Refused(Reason.STORE_UNAVAILABLE, text, retry_after_micros=1_000_000)
+    def call_agents_by(self, children: Children) -> None:
+        """Before anything is driven: who makes the threads of agents that are called."""
+        self._agent_calls.children = children
 
-    async def _ask_head(self, head: Head, ask: Ask, request: RequestRow | None) -> State:
-        refusal: Refused | None = None
-        try:
-            recorded = self._journal.record(head, ask, request=request)
-        except Refused as refused:
-            if refused.reason in _NOT_WRITABLE:
-                raise
-            recorded, refusal = self._journal.present(head), refused
-        try:
-            await self._journal.durable(head, recorded)
-        finally:
-            if head.lost:
-                self._poke(head.key)
-        if refusal is not None:
-            raise refusal
-        return recorded.state
+    def deliver_mail(self) -> None:
+        """Lets threads take what other threads tell them, as far as they have not."""
+        self._postman.wake()
 
     async def resting(self, key: ThreadKey) -> None:
         self._refuse_draining()
@@ -201,8 +181,8 @@ class EmbeddedEngine:
 
     async def _convict(self, key: ThreadKey) -> None:
         """Its end is in memory then at least, and on its way: a full disk keeps no server from starting."""
-        ending = self._in_background(
-            self._tell(key, self._quarantine.recovered(self._clock.now(), guilty=True))
+        ending = self._asks.spawn(
+            self._asks.tell(key, self._quarantine.recovered(self._clock.now(), guilty=True))
         )
         with suppress(Refused):
             await patience.answer(ending, self._log)
@@ -225,6 +205,7 @@ class EmbeddedEngine:
             self._admission.stopped = False
             self._admission.admit()
             self._quarantine.begun()
+            self.deliver_mail()
 
     # Who is driven
 
@@ -238,23 +219,36 @@ class EmbeddedEngine:
 
     def _offer(self, key: ThreadKey, state: State, subject: Subject | None) -> None:
         """Lets a thread run as soon as it may, if its durable state has anything to do."""
-        if subject is not None and decide(state):
-            self.enqueue(key, subject, state.spec.limits.max_concurrent_threads, state.create_time)
-        self._timers.arm_near(key, wake_at(state))
-
-    def enqueue(self, key: ThreadKey, subject: Subject, agent_max: int, since: int) -> None:
+        if subject is None or not decide(state):
+            self._timers.arm_near(key, wake_at(state))
+            return
+        limits = state.spec.limits
+        rate = start_rate(limits, state.start_time)
+        candidate = subject.candidate(key, limits.max_concurrent_threads, state.create_time, rate)
         self._subjects[key] = subject
-        self._admission.offer(
-            Candidate(
-                key,
-                subject.agent,
-                subject.agent_name,
-                subject.session,
-                subject.session_name,
-                agent_max,
-                since,
-            )
-        )
+        if self._may_begin(state):
+            self._admission.offer(candidate)
+            self._timers.arm_near(key, wake_at(state))
+        else:
+            self._hold_back(candidate, state)
+
+    def enqueue(
+        self, key: ThreadKey, subject: Subject, agent_max: int, since: int, rate: StartRate | None = None
+    ) -> None:
+        self._subjects[key] = subject
+        self._admission.offer(subject.candidate(key, agent_max, since, rate))
+
+    def _may_begin(self, state: State) -> bool:
+        """False while further input is waited for, which is taken together with what there is."""
+        now, at = self._clock.now(), wake_at(state)
+        return not quiet_at(state) or bool(due(state, now)) or (at is not None and at <= now)
+
+    def _hold_back(self, candidate: Candidate, state: State) -> None:
+        """Until its timer lets it go. It is looked at once more then: there may have been further input."""
+        self._admission.hold_back(candidate)
+        at = wake_at(state)
+        if not self.draining:
+            self._timers.arm(candidate.key, quiet_at(state) if at is None else min(at, quiet_at(state)))
 
     def remember(self, key: ThreadKey, subject: Subject) -> None:
         """Keeps what admission must know of a thread that waits for something outside."""
@@ -277,8 +271,10 @@ class EmbeddedEngine:
         if state.ended:
             self._gone(head.key, head.session)
         elif state.ending and state.in_flight:  # by its log only: nobody runs these calls any more
-            self._in_background(self._tell(head.key, self._quarantine.recovered(self._clock.now())))
+            self._asks.spawn(self._asks.tell(head.key, self._quarantine.recovered(self._clock.now())))
         else:
+            if _gives_way(state) and head.key not in self._tasks:
+                self._admission.leave(head.key, head.session)
             self._offer(head.key, state, self._subjects.get(head.key))
 
     def _run(self, candidate: Candidate) -> None:
@@ -317,9 +313,14 @@ class EmbeddedEngine:
             if self._quarantine.takes(candidate, head.state):
                 return None
             await self._quarantine.pass_gate(key)
+            if not self._may_begin(head.state):
+                return head.state
+            await self._recall(head)
             if not self.draining:
                 recovered = self._quarantine.recovered
-                self._drivers[key] = Driver(head, self._journal, self._steps, self._clock, recovered)
+                self._drivers[key] = Driver(
+                    head, self._journal, self._steps, self._clock, recovered, self._agent_calls
+                )
                 await self._drivers[key].run()
             return head.state
         except Exception:
@@ -330,15 +331,23 @@ class EmbeddedEngine:
             self._drivers.pop(key, None)
             self._journal.close(head)
 
+    async def _recall(self, head: Head) -> None:
+        """Records what was said earlier in the session: from then on the thread's own log tells it."""
+        if self._history is None or self.draining or not wants_history(head.state):
+            return
+        found = await self._history.recalled(head.key.tenant, head.session, head.state.spec)
+        if found is not None and wants_history(head.state):  # a caller may have ended it meanwhile
+            self._journal.record(head, HistoryRead(self._clock.now(), found))
+
     # Who cannot go on
 
     def _give_up(self, candidate: Candidate) -> None:
-        self._in_background(self._end_faulty(candidate))
+        self._asks.spawn(self._end_faulty(candidate))
 
     async def _end_faulty(self, candidate: Candidate) -> None:
         key = candidate.key
         try:
-            await self._ask(key, DriveFailed(self._clock.now()))
+            await self._asks.record(key, DriveFailed(self._clock.now()))
             _LOG.error("thread_given_up", thread=key.thread)
         except (Fenced, Lost):
             return
@@ -362,7 +371,7 @@ class EmbeddedEngine:
 
     def condemn(self, key: ThreadKey, session: int, damage: Refused) -> None:
         """Ends a damaged thread by its row, and every wait for it, as soon as that can be written."""
-        self._in_background(self._damage.condemn_found(key, session, damage))
+        self._asks.spawn(self._damage.condemn_found(key, session, damage))
 
     def _session_of(self, key: ThreadKey) -> int:
         subject = self._subjects.get(key)
@@ -374,6 +383,7 @@ class EmbeddedEngine:
         for waiters in (self._until_rest, self._until_end):
             waiters.fail(key, lambda: Refused(why.reason, why.message, metadata=why.metadata))
         self._gone(key, session)
+        self.deliver_mail()
 
     # Who came to rest
 
@@ -389,11 +399,16 @@ class EmbeddedEngine:
         if state.ended:
             self._gone(candidate.key, candidate.session)
             return
-        self._admission.rest(candidate.key)
-        if decide(state):
+        if _gives_way(state):
+            self._admission.leave(candidate.key, candidate.session)
+        else:
+            self._admission.rest(candidate.key)
+        if not decide(state):
+            self._timers.arm_near(candidate.key, wake_at(state))
+        elif self._may_begin(state):
             self._again(candidate)
         else:
-            self._timers.arm_near(candidate.key, wake_at(state))
+            self._hold_back(candidate, state)
 
     def _again(self, candidate: Candidate) -> None:
         if not self.draining:
@@ -405,13 +420,17 @@ class EmbeddedEngine:
         self._timers.disarm(key)
         self._quarantine.forget(key)
         self._admission.leave(key, session)
+        self._rates.forget(key)
 
     # Who is told
 
     def _committed(self, units: Sequence[Unit]) -> None:
+        if any(unit.mail for unit in units):
+            self.deliver_mail()
         for unit in units:
             if unit.projection is None:
                 continue
+            self._count_start(unit, unit.projection.start_time)
             state = ThreadState(unit.projection.state)
             if state in _RESTING:
                 self._until_rest.release(unit.key)
@@ -421,28 +440,25 @@ class EmbeddedEngine:
             if driver is not None and unit.last >= driver.head.state.sequence:  # else it is ahead of the disk
                 self._quarantine.looked_at(unit.key, driver.head.state)
 
+    def _count_start(self, unit: Unit, start_time: int | None) -> None:
+        subject = self._subjects.get(unit.key)
+        if unit.start_counts_micros and subject is not None and start_time is not None:
+            self._rates.began(subject.agent, unit.key, start_time)
+
     # Timers of threads that nobody drives
 
     def arm(self, key: ThreadKey, wake_at: int) -> None:
         """Looks at a thread at a time; a thread that is driven then looks after itself."""
-        if key not in self._drivers and not self.draining:
+        if key in self._drivers or self.draining:
+            return
+        if not self._admission.holds_back(key):  # one that is has a timer, which comes no later
             self._timers.arm(key, wake_at)
 
     def _ring(self, key: ThreadKey) -> None:
-        if key not in self._drivers and key not in self._telling and not self.draining:
-            self._in_background(self._tell(key, Due(self._clock.now())))
-
-    async def _tell(self, key: ThreadKey, ask: Ask) -> None:
-        """Records what nobody waits for."""
-        self._telling.add(key)
-        try:
-            await self._ask(key, ask)
-        except (Refused, Fenced, StoreFailed) as refused:
-            _LOG.warning("not_recorded", thread=key.thread, ask=type(ask).__name__, why=str(refused))
-        except Exception:
-            _LOG.exception("recording_failed", thread=key.thread)
-        finally:
-            self._telling.discard(key)
+        if self._admission.let_go(key):
+            return
+        if key not in self._drivers and not self._asks.is_telling(key) and not self.draining:
+            self._asks.spawn(self._asks.tell(key, Due(self._clock.now())))
 
     # Stopping
 
@@ -455,21 +471,27 @@ class EmbeddedEngine:
 
         Unfinished threads are left as a crash would leave them; who waits for one gets DRAINING.
         """
-        self.draining = True
+        self.draining = self._postman.draining = True
         self._admission.stopped = True
         self._setbacks.draining = True
         self._timers.stop()
+        self._rates.stop()
         for waiters in (self._until_rest, self._until_end):
             waiters.refuse(_draining)
         for driver in list(self._drivers.values()):
             driver.drain()
         await self._quarantine.drain()
-        tasks: set[asyncio.Task[Any]] = {*self._tasks.values(), *self._background}
+        tasks: set[asyncio.Task[Any]] = {*self._tasks.values(), *self._asks.tasks}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+
+def _gives_way(state: State) -> bool:
+    """It was paused before it began, so nobody waits for it: not its session, nor those queued behind it."""
+    return state.status is ThreadState.PAUSED and not state.start_time
 
 
 def _draining() -> Refused:

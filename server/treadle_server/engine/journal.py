@@ -1,6 +1,7 @@
 """The one door to the log: accept on the newest state, fold, encode, append."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from treadle_server import failpoints
@@ -11,14 +12,17 @@ from treadle_server.core.draft import Draft
 from treadle_server.core.errors import Refused
 from treadle_server.core.events import ModelCallStarted, ToolCallStarted
 from treadle_server.core.evolve import apply
-from treadle_server.core.spec import Spec
+from treadle_server.core.ids import child_id
+from treadle_server.core.mail import Letter
 from treadle_server.core.state import State
 from treadle_server.core.transcript import TranscriptFold
 from treadle_server.ports.codec import Codec
+from treadle_server.ports.engine import Start
 from treadle_server.ports.log import (
+    ApprovalChange,
     Conflict,
     Log,
-    NewThread,
+    Posted,
     Projection,
     Record,
     RequestRow,
@@ -75,7 +79,7 @@ class Journal:
 
     def __init__(self, log: Log, codec: Codec, specs: Specs) -> None:
         self._log = log
-        self._codec = codec
+        self.codec = codec
         self._specs = specs
         self._heads: dict[ThreadKey, Head] = {}
         self._loading: dict[ThreadKey, asyncio.Task[Head]] = {}
@@ -92,14 +96,18 @@ class Journal:
 
     async def _load_once(self, key: ThreadKey) -> None:
         task = self._loading.get(key)
-        if task is None:
+        if task is None or task.done():  # done, and its head was closed by another before it was told
             task = self._loading[key] = asyncio.create_task(self._load(key))
-            task.add_done_callback(lambda _: self._loading.pop(key, None))
+            task.add_done_callback(lambda done: self._loaded(key, done))
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(self._forget_unused)
             raise
+
+    def _loaded(self, key: ThreadKey, task: "asyncio.Task[Head]") -> None:
+        if self._loading.get(key) is task:
+            del self._loading[key]
 
     def _forget_unused(self, task: "asyncio.Task[Head]") -> None:
         if not task.cancelled() and task.exception() is None and task.result().users == 0:
@@ -112,7 +120,7 @@ class Journal:
             page = await self._log.read(key, head.state.sequence, _PAGE)
             state = head.state.copy()
             for stored in page:
-                event = self._codec.decode(stored)
+                event = self.codec.decode(stored)
                 apply(state, event)
                 head.fold.apply(event)
             head.state = state
@@ -121,33 +129,50 @@ class Journal:
                 self._heads[key] = head
                 return head
 
-    def create(
-        self, key: ThreadKey, spec: Spec, row: NewThread, request: RequestRow | None, ask: Ask
-    ) -> Head:
+    def create(self, start: Start, ask: Ask) -> Head:
         """Records the first events of a thread; its row and request id become durable with them.
 
         Raises Refused, and then nothing was recorded.
         """
         self._log.check_writable()
-        head = Head(key, row.session, State(spec), users=1)
-        draft = advance(head.state, ask)
+        head = Head(start.key, start.row.session, State(start.spec), users=1)
+        shared = None
+        if start.prefix is not None:
+            shared, head.state, head.fold = start.prefix.shared, start.prefix.state, start.prefix.fold
+        expected, draft = head.state.sequence, advance(head.state, ask)
         if isinstance(draft, Refused):
             raise draft
         records, projection = self._encode(draft), self._project(draft.state)
-        unit = Unit(key, 0, records, projection, new_thread=row, request=request)
+        limits, runs = start.spec.limits, bool(draft.state.start_time)
+        unit = Unit(
+            *(head.key, expected, records, projection),
+            new_thread=start.row,
+            shared=shared,
+            request=start.request,
+            start_counts_micros=limits.start_interval_micros if runs and limits.max_starts else 0,
+            approvals=self._approvals(draft),
+            mail=self._posted(head.key, [*draft.letters, *start.mail]),
+        )
         self._take(head, draft, projection)
         head.ticket = self._log.submit(unit)
-        self._heads[key] = head
+        self._heads[head.key] = head
         return head
 
     def record(
-        self, head: Head, ask: Ask, *, begin: bool = False, request: RequestRow | None = None
+        self,
+        head: Head,
+        ask: Ask,
+        *,
+        begin: bool = False,
+        request: RequestRow | None = None,
+        letter: int = 0,
     ) -> Recorded:
         """Accepts an ask on the newest state and queues its events, without awaiting the disk.
 
         With `begin` the intents of all that is wanted now go into the same append; with `request` the call
-        is remembered in it. Raises Refused, and then nothing was recorded: DISK_FULL or STORE_UNAVAILABLE
-        for what a caller can ask again when the log is writable.
+        is remembered in it, with `letter` the letter at that position is taken by it. Raises Refused, and
+        then nothing was recorded: DISK_FULL or STORE_UNAVAILABLE for what a caller can ask again when the log
+        is writable.
         """
         draft = advance(head.state, ask)
         if isinstance(draft, Refused):
@@ -157,9 +182,9 @@ class Journal:
         if begin:
             begin_ready(draft, draft.now)
         if draft.events:
-            self._append(head, draft, request)
-        elif request is not None:
-            return self._remember(head, request)
+            self._append(head, draft, request, letter)
+        elif request is not None or letter:
+            return self._remember(head, request, letter)
         return self.present(head)
 
     def present(self, head: Head) -> Recorded:
@@ -173,19 +198,27 @@ class Journal:
         if draft.events:
             self._append(head, draft)
 
-    def _append(self, head: Head, draft: Draft, request: RequestRow | None = None) -> None:
+    def _append(self, head: Head, draft: Draft, request: RequestRow | None = None, letter: int = 0) -> None:
         expected = head.state.sequence
-        enters = head.session if draft.state.start_time and not head.state.start_time else 0
-        urgent = _urgent(draft.state)
+        first_runs = bool(draft.state.start_time) and not head.state.start_time
+        enters = head.session if first_runs else 0
+        limits = draft.state.spec.limits
+        start_counts = limits.start_interval_micros if first_runs and limits.max_starts else 0
+        urgent, mail = _urgent(draft.state), self._posted(head.key, draft.letters)
         records, projection = self._encode(draft), self._project(draft.state)
+        approvals = self._approvals(draft)
         if failpoints.ACTIVE:
             _pass_intents(draft)
         self._take(head, draft, projection)
 
         def grow(unit: Unit) -> None:
             unit.records.extend(records)
+            unit.approvals.extend(approvals)
+            unit.mail.extend(mail)
+            unit.takes.extend([letter] if letter else [])
             unit.projection = projection
             unit.enters_session = unit.enters_session or enters
+            unit.start_counts_micros = unit.start_counts_micros or start_counts
             unit.urgent = unit.urgent or urgent
 
         if request is None and head.unit is not None and self._log.extend(head.unit, grow):
@@ -195,11 +228,12 @@ class Journal:
         head.ticket = self._log.submit(unit)
         head.unit = unit if request is None else None  # a replay takes nothing down but its own events
 
-    def _remember(self, head: Head, request: RequestRow) -> Recorded:
-        """A call that changes nothing: refused while nothing can be written. It stands behind all that was
-        recorded before.
+    def _remember(self, head: Head, request: RequestRow | None, letter: int) -> Recorded:
+        """A call or letter that changes nothing: refused while nothing can be written. It stands behind all
+        that was recorded before.
         """
-        unit = Unit(head.key, head.state.sequence, request=request)
+        takes = [letter] if letter else []
+        unit = Unit(head.key, head.state.sequence, request=request, takes=takes)
         head.unit = None
         return Recorded(head.state, self._log.submit(unit), request_only=True)
 
@@ -214,9 +248,16 @@ class Journal:
                 self.drop(head)
             raise
 
+    def _posted(self, key: ThreadKey, letters: Sequence[Letter]) -> list[Posted]:
+        return [Posted(_receiver(key, letter), self.codec.encode_mail(letter.ask)) for letter in letters]
+
     def _encode(self, draft: Draft) -> list[Record]:
-        encode = self._codec.encode
+        encode = self.codec.encode
         return [encode(event) for event in draft.events]
+
+    def _approvals(self, draft: Draft) -> list[ApprovalChange]:
+        found = map(self.codec.approval, draft.events)
+        return [change for change in found if change is not None]
 
     def _take(self, head: Head, draft: Draft, projection: Projection) -> None:
         head.state, head.wake_at = draft.state, projection.wake_at
@@ -236,7 +277,7 @@ class Journal:
             state_time=state.state_time,
             start_time=state.start_time or None,
             end_time=state.end_time or None,
-            summary=self._codec.summary(state) if ended else None,
+            summary=self.codec.summary(state) if ended else None,
             frees_session=ended,
         )
 
@@ -251,6 +292,12 @@ class Journal:
         head.lost = True
         if self._heads.get(head.key) is head:
             del self._heads[head.key]
+
+
+def _receiver(sender: ThreadKey, letter: Letter) -> str:
+    if letter.call_id:
+        return child_id(sender.tenant, sender.thread, letter.call_id)
+    return letter.thread.removeprefix("threads/")
 
 
 def _urgent(state: State) -> bool:

@@ -4,10 +4,12 @@ import structlog
 
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.core.kinds import ThreadState
-from treadle_server.core.spec import Spec
+from treadle_server.core.spec import Limits, Spec
 from treadle_server.engine.damage import is_damage
-from treadle_server.engine.embedded import EmbeddedEngine, Subject
+from treadle_server.engine.embedded import EmbeddedEngine
 from treadle_server.engine.specs import CachedSpecs
+from treadle_server.engine.start_rates import start_rate
+from treadle_server.engine.subjects import Subject
 from treadle_server.ports.catalogue.threads import ThreadRow, Threads
 from treadle_server.ports.log import ThreadKey
 
@@ -24,7 +26,7 @@ async def recover(engine: EmbeddedEngine, threads: Threads, specs: CachedSpecs) 
     damaged thread has ended is written as soon as it can be. Logs are read only as their threads are driven.
     """
     count, after = 0, 0
-    queued: list[tuple[ThreadRow, int]] = []
+    queued: list[tuple[ThreadRow, Limits]] = []
     for key in await engine.begin():
         await _take_up_first(engine, threads, specs, key)
     while True:
@@ -35,8 +37,9 @@ async def recover(engine: EmbeddedEngine, threads: Threads, specs: CachedSpecs) 
         if len(page) < _PAGE:
             break
         after = page[-1].key.thread
-    for row, agent_max in queued:
-        engine.enqueue(row.key, subject_of(row), agent_max, row.create_time)
+    for row, limits in queued:
+        rate = start_rate(limits, row.start_time)
+        engine.enqueue(row.key, subject_of(row), limits.max_concurrent_threads, row.create_time, rate)
     if count:
         _LOG.info("threads_recovered", count=count)
     return count
@@ -61,7 +64,7 @@ async def _take_up(
     threads: Threads,
     specs: CachedSpecs,
     row: ThreadRow,
-    queued: list[tuple[ThreadRow, int]],
+    queued: list[tuple[ThreadRow, Limits]],
 ) -> None:
     if row.damaged:
         found = await _damaged(engine, threads, row)
@@ -82,11 +85,10 @@ async def _take_up(
         if is_damage(refused):
             engine.condemn(row.key, row.session, refused)
         return
-    agent_max = spec.limits.max_concurrent_threads
     if row.start_time is None:
-        queued.append((row, agent_max))
+        queued.append((row, spec.limits))
     else:
-        engine.enqueue(row.key, subject_of(row), agent_max, row.create_time)
+        engine.enqueue(row.key, subject_of(row), spec.limits.max_concurrent_threads, row.create_time)
 
 
 async def _damaged(engine: EmbeddedEngine, threads: Threads, row: ThreadRow) -> ThreadRow | None:

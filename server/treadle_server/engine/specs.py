@@ -1,14 +1,15 @@
 """Pinned specs, decoded once."""
 
-from collections import OrderedDict
-
 from treadle_server.core.errors import Reason, Refused, not_found
 from treadle_server.core.spec import Spec
+from treadle_server.engine.kept import Kept
 from treadle_server.ports.catalogue.threads import ThreadRow, Threads
 from treadle_server.ports.codec import Codec
 from treadle_server.ports.log import ThreadKey
 
 CACHE_MAX = 1000
+CACHE_BYTES_MAX = 64 * 1024 * 1024
+"""As they are stored: one spec can have documents of 256 KiB."""
 NEWER = "newer"
 """In the metadata of a refusal: what cannot be read is whole, so this is no damage."""
 
@@ -19,7 +20,7 @@ class CachedSpecs:
     def __init__(self, threads: Threads, codec: Codec) -> None:
         self._threads = threads
         self._codec = codec
-        self._cache: OrderedDict[tuple[int, bytes], Spec] = OrderedDict()
+        self._cache = Kept[tuple[int, bytes], Spec](CACHE_MAX, CACHE_BYTES_MAX)
 
     async def of_thread(self, key: ThreadKey) -> tuple[Spec, int]:
         row = await self._threads.get_by_key(key)
@@ -37,16 +38,13 @@ class CachedSpecs:
         place = (row.key.tenant, row.spec_digest)
         spec = self._cache.get(place)
         if spec is not None:
-            self._cache.move_to_end(place)
             return spec
         data = await self._threads.spec(row.key.tenant, row.spec_digest)
         if data is None:
             raise Refused(Reason.RECORD_CORRUPT, f"the spec of threads/{row.id} is missing")
         try:
-            spec = self._cache[place] = self._codec.decode_spec(data)
+            spec = self._codec.decode_spec(data)
         except Exception as error:  # one thread's loss must not be the server's
             text = f"the spec of threads/{row.id} was written by a newer release"
             raise Refused(Reason.RECORD_CORRUPT, text, metadata={NEWER: "spec"}) from error
-        if len(self._cache) > CACHE_MAX:
-            self._cache.popitem(last=False)
-        return spec
+        return self._cache.put(place, spec, len(data))

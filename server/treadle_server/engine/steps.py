@@ -9,17 +9,21 @@ import structlog
 
 from treadle_server import failpoints
 from treadle_server.core import outcomes as o
+from treadle_server.core.approvals import ApprovalRule, first_fitting
 from treadle_server.core.commands import CallModel, CallTool
 from treadle_server.core.ids import idempotency_key
 from treadle_server.core.json_text import canonical
 from treadle_server.core.kinds import CallStatus, DeltaKind
-from treadle_server.core.spec import Spec
+from treadle_server.core.memory import MemoryPlace, places
+from treadle_server.core.spec import Spec, ToolSpec
+from treadle_server.core.state import State
 from treadle_server.core.text import bounded, clean
 from treadle_server.core.values import ProposedCall, ProviderContent
 from treadle_server.engine.journal import Head
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.feed import Feed
 from treadle_server.ports.model import ModelError, ModelReply, ModelRequest, Models
+from treadle_server.ports.predicates import Predicates
 from treadle_server.ports.schemas import Schemas
 from treadle_server.ports.tools import Toolbox, ToolCall, ToolError, ToolResult
 
@@ -41,6 +45,7 @@ class Steps:
     schemas: Schemas
     feed: Feed
     clock: Clock
+    predicates: Predicates
 
     async def call_model(self, head: Head, command: CallModel) -> o.ModelReplied | o.ModelFailed:
         """Asks the model for a turn; the caller saw to it that the intent is durable. Raises nothing."""
@@ -84,7 +89,7 @@ class Steps:
 
     def _replied(self, spec: Spec, command: CallModel, reply: ModelReply) -> o.ModelReplied:
         text, cut = bounded(reply.text, TEXT_BYTES_MAX)
-        calls = tuple(self._checked(spec, call) for call in reply.calls)
+        calls = tuple(self.checked(spec, call) for call in reply.calls)
         problem = ""
         if spec.output_schema_json and not calls and not reply.refusal:
             problem = self.schemas.problem(spec.output_schema_json, text) or ""
@@ -103,8 +108,8 @@ class Steps:
             problem=problem,
         )
 
-    def _checked(self, spec: Spec, call: ProposedCall) -> ProposedCall:
-        """The call with what keeps it from running."""
+    def checked(self, spec: Spec, call: ProposedCall) -> ProposedCall:
+        """The call with what keeps it from running: a problem, or the rule by which people are asked."""
         tool, name = spec.tool_by_name.get(call.name), bounded(call.name, NAME_BYTES_MAX)[0]
         arguments, cut = bounded(call.arguments_json, ARGUMENTS_BYTES_MAX)
         problem = call.problem
@@ -116,7 +121,17 @@ class Steps:
             problem = self.toolbox.problem(tool, arguments) or ""
             arguments = arguments if problem else canonical(arguments)
         problem = clean(problem[:ERROR_CHARACTERS_MAX])
-        return ProposedCall(name, arguments, problem, clean(call.provider_call_id))
+        rule = None if problem or tool is None else self._rule(spec, tool, arguments)
+        return ProposedCall(name, arguments, problem, clean(call.provider_call_id), rule)
+
+    def _rule(self, spec: Spec, tool: ToolSpec, arguments: str) -> ApprovalRule | None:
+        """The agent's rule that decides whether people must approve the call."""
+        return first_fitting(
+            spec.approval_rules,
+            (tool.name, tool.tool),
+            tool.effect,
+            lambda predicate: self.predicates.holds(predicate, arguments),
+        )
 
     async def call_tool(self, head: Head, command: CallTool) -> o.ToolReturned | o.ToolFailed:
         """Runs a tool; the caller saw to it that the intent is durable where that is promised."""
@@ -129,6 +144,7 @@ class Steps:
             command.attempt,
             idempotency_key(head.key.tenant, head.key.thread, command.call_id),
             command.arguments_json,
+            memory_of(head.state, tool),
         )
         started = time.monotonic()
         if failpoints.ACTIVE:
@@ -173,6 +189,23 @@ class Steps:
             _since(started),
             random.random(),
         )
+
+
+def memory_of(state: State, tool: ToolSpec) -> tuple[MemoryPlace, ...]:
+    """The memories that a call of the tool may use, by what its thread was made with."""
+    origin = state.origin
+    if origin is None or not tool.memory:
+        return ()
+    subject = origin.subject
+    facts = {
+        "agent": state.spec.agent_version.split("/")[1],
+        "session": origin.session.removeprefix("sessions/"),
+        "subject.type": subject.type if subject is not None else "",
+        "subject.id": subject.id if subject is not None else "",
+        "parent_object": origin.parent_object,
+        "principal": origin.principal,
+    }
+    return places(tool.memory, facts)
 
 
 def _model_request(head: Head, name: str, command: CallModel) -> ModelRequest:

@@ -70,12 +70,17 @@ class Sweeper:
                 return
             after = (wakes[-1].wake_at, wakes[-1].key.thread)
 
+    async def _deliver_mail(self) -> None:
+        self._engine.deliver_mail()
+
     def _steps(self) -> Sequence[Callable[[], Awaitable[object]]]:
         """Each fails alone: damage that one meets is no reason to leave out the others."""
         now, keeping = self._clock.now(), self._housekeeping
         return (
             self._arm_timers,
+            self._deliver_mail,
             lambda: _until_done(lambda: keeping.forget_requests(now)),
+            lambda: _until_done(lambda: keeping.forget_starts(now)),
             lambda: _until_done(keeping.purge_threads),
             lambda: _until_done(lambda: keeping.purge_agents(now)),
             keeping.reclaim,

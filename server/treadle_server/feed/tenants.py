@@ -32,14 +32,14 @@ class CommitFeed:
     async def horizon(self, tenant: int) -> int:
         return await self._commits.horizon(tenant)
 
-    async def follow(self, tenant: int, after: int) -> AsyncGenerator[CommitPage, None]:
+    async def follow(self, tenant: int, after: int, root: int = 0) -> AsyncGenerator[CommitPage, None]:
         while True:
             self._refuse_draining()
             waiter = asyncio.get_running_loop().create_future()
             waiters = self._waiters.setdefault(tenant, set())
             waiters.add(waiter)
             try:
-                page = await self._commits.read(tenant, after=after, limit=PAGE)
+                page = await self._commits.read(tenant, after=after, limit=PAGE, root=root)
                 if page.items or page.horizon > after:
                     yield page
                 elif page.position == after:

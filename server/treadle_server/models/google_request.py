@@ -7,9 +7,18 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from treadle_server.core.kinds import CallStatus
+from treadle_server.core.kinds import CallStatus, Role
 from treadle_server.core.spec import ToolSpec
-from treadle_server.core.transcript import Entry, ModelEntry, ProblemEntry, ToolEntry, Transcript, UserEntry
+from treadle_server.core.transcript import (
+    ContextEntry,
+    Entry,
+    ModelEntry,
+    ProblemEntry,
+    RecalledEntry,
+    ToolEntry,
+    Transcript,
+    UserEntry,
+)
 from treadle_server.models import google_names
 from treadle_server.ports.model import ModelRequest
 
@@ -104,6 +113,12 @@ def _contents(transcript: Transcript, model: str) -> list[Fields]:
 
 def _content(entry: Entry, model: str) -> Fields:
     match entry:
+        case ContextEntry(text):
+            return {"role": "user", "parts": [{"text": text}]}
+        case RecalledEntry(role, content):
+            texts = (content.text, content.data_json)
+            said_by = "model" if role is Role.AGENT else "user"
+            return {"role": said_by, "parts": [{"text": text} for text in texts if text]}
         case UserEntry():
             texts = (entry.content.text, entry.content.data_json)
             return {"role": "user", "parts": [{"text": text} for text in texts if text]}

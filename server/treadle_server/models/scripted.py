@@ -13,7 +13,9 @@ streaming; `refusal`, `truncated`; `hang` to never answer; `error` {`code`, `mes
 `attempts`: so many fail, all without it, `retry_after_ms`}. `repeat` plays the turns several times.
 
 In text, thought and arguments `{observation}` stands for the latest tool result, `{observations[0]}` for the
-first of those that the model's last turn asked for. One that there is not stays as it is written.
+first of those that the model's last turn asked for. One that there is not stays as it is written. In text
+`{recalled}` stands for what the model was told before the first input, a line each: `context: ...` of the
+session and of the thread, `user: ...` and `agent: ...` of the session's earlier threads.
 """
 
 import asyncio
@@ -22,7 +24,14 @@ import re
 from dataclasses import replace
 
 from treadle_server.core.kinds import DeltaKind
-from treadle_server.core.transcript import Entry, ModelEntry, ToolEntry, UserEntry
+from treadle_server.core.transcript import (
+    ContextEntry,
+    Entry,
+    ModelEntry,
+    RecalledEntry,
+    ToolEntry,
+    UserEntry,
+)
 from treadle_server.core.values import ProposedCall
 from treadle_server.models.script import CODES, Failure, Script, ScriptError, Turn, parse_script
 from treadle_server.ports.model import ModelError, ModelReply, ModelRequest, OnDelta
@@ -49,6 +58,7 @@ class ScriptedModel:
             await asyncio.sleep(0)
             raise _error(failure)
         turn = _filled(turn, _observations(request.transcript.entries))
+        turn = _with_recalled(turn, request.transcript.entries)
         await _stream(turn, on_delta)
         if turn.hang:
             await asyncio.get_running_loop().create_future()
@@ -122,6 +132,19 @@ def _filled(turn: Turn, observations: list[str]) -> Turn:
         thought=_fill(turn.thought, observations),
         calls=tuple(_fill_call(call, observations) for call in turn.calls),
     )
+
+
+def _with_recalled(turn: Turn, entries: list[Entry]) -> Turn:
+    if "{recalled}" not in turn.text:
+        return turn
+    lines = []
+    for entry in entries:
+        match entry:
+            case ContextEntry(text):
+                lines.append(f"context: {text}")
+            case RecalledEntry(role, content):
+                lines.append(f"{role.name.lower()}: {content.text or content.data_json}")
+    return replace(turn, text=turn.text.replace("{recalled}", "\n".join(lines)))
 
 
 def _fill(text: str, observations: list[str]) -> str:

@@ -4,9 +4,10 @@ from typing import Protocol
 
 from treadle_server.core.events import Event
 from treadle_server.core.kinds import DeltaKind
+from treadle_server.core.mail import Told
 from treadle_server.core.spec import Spec
 from treadle_server.core.state import State
-from treadle_server.ports.log import Record, StoredRecord
+from treadle_server.ports.log import ApprovalChange, Record, StoredRecord
 
 
 class Codec(Protocol):
@@ -30,6 +31,22 @@ class Codec(Protocol):
 
     def summary(self, state: State) -> bytes:
         """A thread as its log tells it: the `Thread` message without what only its row knows."""
+        ...
+
+    def approval(self, event: Event) -> ApprovalChange | None:
+        """What the event makes of the row of an approval; None for one that is not about approvals."""
+        ...
+
+    def approval_of(self, body: bytes) -> str:
+        """Id of the approval that a stored event is about; empty when it is about none."""
+        ...
+
+    def encode_mail(self, ask: Told) -> bytes: ...
+
+    def decode_mail(self, body: bytes) -> Told | None:
+        """None for what says nothing but that the children of its receiver are to be looked at, and for what
+        a newer release wrote.
+        """
         ...
 
     def delta(self, call_id: str, attempt: int, kind: DeltaKind, offset: int, text: str) -> bytes:

@@ -4,10 +4,22 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from treadle_server.core.accept import Ask
-from treadle_server.core.signals import Create
+from treadle_server.core.mail import Letter
+from treadle_server.core.signals import Create, Fork
 from treadle_server.core.spec import Spec
 from treadle_server.core.state import State
-from treadle_server.ports.log import NewThread, RequestRow, ThreadKey
+from treadle_server.core.transcript import TranscriptFold
+from treadle_server.ports.log import NewThread, RequestRow, Shared, ThreadKey
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The first events of another thread, folded under the spec of the thread that is to share them."""
+
+    shared: Shared
+    state: State
+    fold: TranscriptFold
+    """Becomes the new thread's own: not to be folded on by anybody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +28,18 @@ class Start:
 
     key: ThreadKey
     spec: Spec
-    ask: Create
+    ask: Create | Fork
     row: NewThread
     request: RequestRow | None
+    prefix: Prefix | None = None
+    """What a fork begins with."""
+    mail: tuple[Letter, ...] = ()
+    """What making it tells other threads."""
+
+    @property
+    def session(self) -> str:
+        """Its name; empty for none, as of every fork."""
+        return self.ask.session if isinstance(self.ask, Create) else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,9 +68,9 @@ class Feed(Protocol):
 class TenantFeed(Protocol):
     """Follows all threads of a tenant: each thread in order, none missing, no order between threads."""
 
-    def follow(self, tenant: int, after: int) -> AsyncGenerator[CommitPage, None]:
-        """Commits after a position, in order; a page without any is a sign of life, or has a horizon behind
-        that position. To be closed.
+    def follow(self, tenant: int, after: int, root: int = 0) -> AsyncGenerator[CommitPage, None]:
+        """Commits after a position, in order, of one tree of threads or of all (0); a page without any is a
+        sign of life, or has a horizon behind that position. To be closed.
         """
         ...
 

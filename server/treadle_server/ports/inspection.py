@@ -1,8 +1,9 @@
 """Port: everything that one database file holds, looked at without changing it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+from treadle_server.ports.catalogue.approvals import ApprovalRow
 from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.ports.log import StoredRecord
 
@@ -28,6 +29,10 @@ class Inspection(Protocol):
 
     def records(self, row: ThreadRow) -> Iterator[StoredRecord | str]:
         """The log of a thread, 1, 2, 3; ends with a text where it cannot be read on."""
+        ...
+
+    def approvals(self, row: ThreadRow) -> Mapping[str, ApprovalRow]:
+        """Those of a thread, by id. Damaged ones as such; none where they cannot be read."""
         ...
 
     def spec(self, row: ThreadRow) -> bytes | None:

@@ -74,6 +74,53 @@ class NewThread:
     subject_id: str = ""
     trigger_type: int = 0
     triggered_by: str = ""
+    parent_object: str = ""
+    """The caller's object that access follows, `type/id`; empty when it has none."""
+    begins_session: bool = False
+    """Guard: no thread of the session was made before, else Conflict; then it gets `context_initial`."""
+    context_initial: str = ""
+    alone_in_session: bool = False
+    """Guard: every other thread of the session has ended, else Refused(SESSION_BUSY)."""
+    parent: int = 0
+    """Key of the thread whose agent called this one's; 0 = none did. Refused(THREAD_STATE_CONFLICT) when that
+    one has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The first records of another log of the same tenant, which a unit makes the first of its own."""
+
+    key: ThreadKey
+    through: int
+    """Sequence of the last one."""
+    byte_count: int
+    """About how much that is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What a unit tells another thread of its tenant, kept until that one takes it.
+
+    A thread that has ended, or is not there, gets nothing.
+    """
+
+    thread_id: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalChange:
+    """What an event makes of the row of an approval of its thread."""
+
+    approval_id: str
+    body: bytes
+    """Fields of an `Approval` message, merged into what is there, without what only the row knows."""
+    state: int
+    """0 leaves it as it is."""
+    kind: int = 0
+    """Not 0 in the first one, which makes the row."""
+    create_time: int = 0
+    """Of the first one."""
 
 
 @dataclass(slots=True)
@@ -98,6 +145,7 @@ class RequestRow:
     """Of the request without what does not change its meaning."""
     resource: str
     from_sequence: int
+    """0: the call made its resource; else it attached to what another call had made."""
     response: bytes | None
     """The answer to give again; None when the call attaches to its resource."""
     expire_time: int
@@ -146,8 +194,22 @@ class Unit:
     request: RequestRow | None = None
     enters_session: int = 0
     """Guard: this session has no other active thread; then the thread is it. 0 = no guard."""
+    approvals: list[ApprovalChange] = field(default_factory=list)
+    """In the order of their events. Those of a row that is not there, or damaged, change nothing."""
+    start_counts_micros: int = 0
+    """The thread first runs with this unit, which counts against its agent's start rate for so long. 0 = it
+    does not."""
+    mail: list[Posted] = field(default_factory=list)
+    """Told in this order."""
+    takes: list[int] = field(default_factory=list)
+    """Positions of mail to this thread that what the unit records follows from: it is gone with the unit.
+    Conflict when it is gone already."""
     urgent: bool = False
     """It ends the thread, or is on the way to: written also when there is hardly any room."""
+    shared: Shared | None = None
+    """With a new thread: what its log begins with; `records` follow. Refused(RESOURCE_NOT_FOUND) when the
+    other thread is gone.
+    """
 
     @property
     def last(self) -> int:
@@ -234,6 +296,7 @@ class Log(Protocol):
 
 
 __all__ = [
+    "ApprovalChange",
     "Conflict",
     "Expired",
     "Fenced",
@@ -241,11 +304,13 @@ __all__ = [
     "NewSession",
     "NewThread",
     "OnCommitted",
+    "Posted",
     "Projection",
     "Record",
     "Refused",
     "Replayed",
     "RequestRow",
+    "Shared",
     "StoreFailed",
     "StoredRecord",
     "ThreadKey",

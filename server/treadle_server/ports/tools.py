@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from treadle_server.core.memory import MemoryPlace, MemoryRule
 from treadle_server.core.spec import ToolSpec
+from treadle_server.ports.catalogue.memories import MemoryRow
+from treadle_server.ports.log import ThreadKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,8 @@ class ToolCall:
     idempotency_key: str
     """The same for every attempt at this call, different for every other call anywhere."""
     arguments_json: str
+    memory: tuple[MemoryPlace, ...] = ()
+    """The namespaces of memories that it may use, of those that its tool's rules name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +83,28 @@ class Notes(Protocol):
 
     async def keys(self, tenant: int, scope: str) -> list[str]:
         """All keys of a scope, in order."""
+        ...
+
+
+class Memories(Protocol):
+    """Texts by namespace and key, which outlive sessions and which callers see too."""
+
+    async def save(self, thread: ThreadKey, namespace: str, key: str, text: str) -> None:
+        """Stores or replaces, in the name of the thread; durable on return. Raises Refused where there is no
+        room.
+        """
+        ...
+
+    async def search(
+        self, tenant: int, namespaces: Sequence[str], query: str, limit: int
+    ) -> Sequence[MemoryRow]:
+        """Those of these namespaces that fit best first; no query is faulty."""
+        ...
+
+
+class MemoryTools(Protocol):
+    """The tools that an agent gets by its memory rules."""
+
+    def of_memory(self, rules: Sequence[MemoryRule]) -> tuple[ToolSpec, ...]:
+        """None without rules; saving only where a rule allows it."""
         ...

@@ -54,6 +54,7 @@ class AdminServicer:
             principal=wanted.principal,
             admin=wanted.admin,
             expire_time_micros=_expire_time(wanted),
+            object_patterns=tuple(wanted.object_patterns),
         )
         return key_message(api_key)
 

@@ -11,6 +11,7 @@ from treadle_server.rpc.digests import asked
 from treadle_server.rpc.paging import page_size, place_of, position_of, token_of
 from treadle_server.rpc.resources import agent_message, definition_of, version_message
 from treadle_server.rpc.validation import validate_part
+from treadle_server.services.access import check_reaches_all
 from treadle_server.services.agent_lists import AgentLists
 from treadle_server.services.agents import Agents, Change
 from treadle_server.wire.messages import to_message
@@ -51,13 +52,15 @@ class AgentServicer:
             call.tenant,
             asked(request, call),
             names.agent_id(request.agent.name),
-            _change(request),
+            _allowed(_change(request), request.agent.name, call),
             etag=request.agent.etag,
             validate_only=request.validate_only,
         )
         return agent_message(agent)
 
     async def DeleteAgent(self, request: _pb.DeleteAgentRequest, call: Call) -> Message:
+        if request.force:
+            check_reaches_all(call.identity, f"all threads of {request.name}")
         agent = await self._agents.delete(
             call.tenant,
             asked(request, call),
@@ -110,5 +113,17 @@ def _change(request: _pb.UpdateAgentRequest) -> Change:
         masks.apply(request.update_mask, request.agent, message)
         validate_part(message, "agent")
         return definition_of(message)
+
+    return wanted
+
+
+def _allowed(change: Change, name: str, call: Call) -> Change:
+    """Who disables an agent ends its threads, so all of them must be in reach."""
+
+    def wanted(present: AgentDefinition) -> AgentDefinition:
+        definition = change(present)
+        if definition.disabled and not present.disabled:
+            check_reaches_all(call.identity, f"all threads of {name}")
+        return definition
 
     return wanted

@@ -14,10 +14,11 @@ _CHECK_BYTES: Final = 8
 _PLACE: Final = struct.Struct(">qq")
 
 
-def cursor_of(place: Place, filter_text: str, call: Call) -> str:
-    """The cursor of a stream that has come so far."""
+def cursor_of(place: Place, filter_text: str, call: Call, method: str = "") -> str:
+    """The cursor of a stream that has come so far; `method` is what reads on, if that is another."""
     data = _PLACE.pack(place.position, place.sequence)
-    return base64.urlsafe_b64encode(_check(data, filter_text, call) + data).decode().rstrip("=")
+    check = _check(data, filter_text, method or call.method, call.tenant)
+    return base64.urlsafe_b64encode(check + data).decode().rstrip("=")
 
 
 def place_of(cursor: str, filter_text: str, call: Call) -> Place | None:
@@ -29,7 +30,7 @@ def place_of(cursor: str, filter_text: str, call: Call) -> Place | None:
     except (binascii.Error, ValueError):
         raise _foreign() from None
     check, data = found[:_CHECK_BYTES], found[_CHECK_BYTES:]
-    if len(data) != _PLACE.size or check != _check(data, filter_text, call):
+    if len(data) != _PLACE.size or check != _check(data, filter_text, call.method, call.tenant):
         raise _foreign()
     position, sequence = _PLACE.unpack(data)
     if position < 0 or sequence < 0:
@@ -37,11 +38,11 @@ def place_of(cursor: str, filter_text: str, call: Call) -> Place | None:
     return Place(position, sequence)
 
 
-def _check(data: bytes, filter_text: str, call: Call) -> bytes:
+def _check(data: bytes, filter_text: str, method: str, tenant: int) -> bytes:
     """Ties a cursor to its stream. It keeps mistakes out, not forgers: a place gives away nothing."""
-    about = f"{call.method}\n{call.tenant}\n{filter_text}\n".encode()
+    about = f"{method}\n{tenant}\n{filter_text}\n".encode()
     return hashlib.sha256(about + data).digest()[:_CHECK_BYTES]
 
 
 def _foreign() -> Refused:
-    return invalid(("after_cursor", "must be a cursor of the same tenant and filter"))
+    return invalid(("after_cursor", "must be the cursor of an earlier stream of the same request and tenant"))

@@ -26,7 +26,9 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.CREDENTIAL_INVALID: grpc.StatusCode.UNAUTHENTICATED,
     Reason.TENANT_MISMATCH: grpc.StatusCode.PERMISSION_DENIED,
     Reason.SCOPE_MISSING: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.PARENT_FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     Reason.PARENT_MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.SESSION_BUSY: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.RESOURCE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.RESOURCE_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
     Reason.REQUEST_ID_REUSED: grpc.StatusCode.ALREADY_EXISTS,
@@ -45,6 +47,8 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.RECORD_CORRUPT: grpc.StatusCode.DATA_LOSS,
     Reason.UNIMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
+    Reason.QUOTA_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.APPROVER_EXCLUDED: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 _RETRY_MICROS: Mapping[Reason, int] = {
@@ -59,13 +63,14 @@ _RETRY_MICROS: Mapping[Reason, int] = {
 _SPREAD = 0.5
 """Part of such a delay that is added by chance: whoever is refused together does not come back together."""
 
-_QUOTAS = frozenset({Reason.RATE_LIMITED, Reason.CONCURRENCY_LIMITED})
+_QUOTAS = frozenset({Reason.RATE_LIMITED, Reason.CONCURRENCY_LIMITED, Reason.QUOTA_EXCEEDED})
 _PRECONDITIONS = frozenset(
     {
         Reason.THREAD_STATE_CONFLICT,
         Reason.APPROVAL_ALREADY_DECIDED,
         Reason.AGENT_DISABLED,
         Reason.PARENT_MISMATCH,
+        Reason.SESSION_BUSY,
     }
 )
 

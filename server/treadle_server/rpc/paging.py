@@ -12,6 +12,9 @@ from treadle_server.core.errors import Refused, invalid
 from treadle_server.rpc.calls import Call
 from treadle_server.rpc.limits import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 
+PAGE_BYTES_MAX = 1024 * 1024
+"""Of pages whose items differ much in size; one item may be larger."""
+
 Place = tuple[int | str, int]
 """Where a page ended: the sorted value and the key of its last item."""
 

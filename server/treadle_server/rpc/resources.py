@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 from treadle.v1 import agent_pb2, api_key_pb2, backup_pb2, tenant_pb2
-from treadle_server.core.agent import Agent, AgentDefinition, AgentVersion, ApiKey
-from treadle_server.core.kinds import UnknownPolicy
+from treadle_server.core.agent import Agent, AgentDefinition, AgentVersion, ApiKey, SessionPolicy
+from treadle_server.core.approvals import ApprovalPolicy
+from treadle_server.core.kinds import MemoryAccess, UnknownPolicy
+from treadle_server.core.memory import DEFAULT_ALIAS, MemoryRule
 from treadle_server.core.spec import Limits, ModelSettings
 from treadle_server.core.tenant import Tenant
 from treadle_server.services.backups import Backup
@@ -56,9 +58,16 @@ def definition_of(message: agent_pb2.Agent) -> AgentDefinition:
     return replace(
         definition,
         model_settings=None if settings == ModelSettings() else settings,
+        approval_policy=definition.approval_policy if _has_rules(definition.approval_policy) else None,
         limits=_with_defaults(definition.limits),
         on_unknown_outcome=definition.on_unknown_outcome or UnknownPolicy.TELL_MODEL,
+        memory_rules=tuple(map(_with_rule_defaults, definition.memory_rules)),
+        session_policy=None if definition.session_policy == SessionPolicy() else definition.session_policy,
     )
+
+
+def _has_rules(policy: ApprovalPolicy | None) -> bool:
+    return policy is not None and bool(policy.rules)
 
 
 def agent_message(agent: Agent) -> agent_pb2.Agent:
@@ -96,6 +105,11 @@ def backup_message(backup: Backup) -> backup_pb2.Backup:
     return message
 
 
+def _with_rule_defaults(rule: MemoryRule) -> MemoryRule:
+    access = rule.access or MemoryAccess.READ_WRITE
+    return replace(rule, alias=rule.alias or DEFAULT_ALIAS, access=access)
+
+
 def _with_defaults(limits: Limits) -> Limits:
     """0 means the default."""
     return Limits(
@@ -105,4 +119,8 @@ def _with_defaults(limits: Limits) -> Limits:
         timeout_micros=limits.timeout_micros or _DEFAULT.timeout_micros,
         max_lifetime_micros=limits.max_lifetime_micros or _DEFAULT.max_lifetime_micros,
         max_concurrent_threads=limits.max_concurrent_threads,
+        max_starts=limits.max_starts,
+        start_interval_micros=limits.start_interval_micros,
+        max_depth=limits.max_depth or _DEFAULT.max_depth,
+        max_children=limits.max_children or _DEFAULT.max_children,
     )

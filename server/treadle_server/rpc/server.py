@@ -8,7 +8,15 @@ from google.rpc import error_details_pb2  # noqa: F401 - reflection shows what i
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from treadle.v1 import admin_service_pb2, agent_service_pb2, thread_service_pb2, tool_service_pb2
+from treadle.v1 import (
+    admin_service_pb2,
+    agent_service_pb2,
+    approval_service_pb2,
+    memory_service_pb2,
+    session_service_pb2,
+    thread_service_pb2,
+    tool_service_pb2,
+)
 from treadle_server import files
 from treadle_server.address import AddressUnusable
 from treadle_server.rpc.doorway import Doorway
@@ -19,7 +27,15 @@ STOP_SECONDS = 2.0
 """Streams that took their status have ended at once; calls that go on get so long."""
 SERVICES = {
     f"{module.DESCRIPTOR.package}.{name}": module.DESCRIPTOR.services_by_name[name]
-    for module in (agent_service_pb2, thread_service_pb2, tool_service_pb2, admin_service_pb2)
+    for module in (
+        agent_service_pb2,
+        approval_service_pb2,
+        session_service_pb2,
+        thread_service_pb2,
+        tool_service_pb2,
+        admin_service_pb2,
+        memory_service_pb2,
+    )
     for name in module.DESCRIPTOR.services_by_name
 }
 """All services of the API."""

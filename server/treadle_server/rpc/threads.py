@@ -1,20 +1,18 @@
 """ThreadService: start agents, follow them, find and stop what they do."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 from google.protobuf import empty_pb2
 
-from treadle.v1 import iteration_pb2, thread_pb2, thread_service_pb2
-from treadle_server.core.errors import Refused, invalid
+from treadle.v1 import thread_pb2, thread_service_pb2
+from treadle_server.core.errors import invalid
 from treadle_server.core.events import Subject, Trigger
-from treadle_server.core.iterations import Iteration
-from treadle_server.core.kinds import TriggerType
-from treadle_server.core.signals import GRACE_MICROS
-from treadle_server.core.values import Content
+from treadle_server.core.kinds import BusyPolicy, TriggerType
+from treadle_server.core.values import Content, Context
 from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.ports.codec import Codec
 from treadle_server.ports.feed import Item, Subscription, Watch
@@ -23,22 +21,29 @@ from treadle_server.rpc import masks
 from treadle_server.rpc.calls import Call, StreamChunk
 from treadle_server.rpc.cursors import cursor_of, place_of
 from treadle_server.rpc.digests import asked
-from treadle_server.rpc.paging import page_size, position_of, token_of
+from treadle_server.rpc.event_streams import batch_response, kinds_of, told
+from treadle_server.rpc.paging import PAGE_BYTES_MAX, page_size, position_of, token_of
+from treadle_server.rpc.thread_controls import ThreadControls
 from treadle_server.rpc.thread_filters import ThreadFilters
+from treadle_server.rpc.thread_forks import ForkMethods
+from treadle_server.rpc.thread_messages import take, thread_message
+from treadle_server.services.controls import Controls
 from treadle_server.services.requests import Asked
-from treadle_server.services.tenant_stream import TenantBatch, TenantStream, Unreadable
-from treadle_server.services.thread_reads import EventQuery, ThreadReads, ThreadView, about
+from treadle_server.services.tenant_stream import Place, TenantBatch, TenantStream, Unreadable
+from treadle_server.services.thread_forks import ThreadForks
+from treadle_server.services.thread_reads import EventQuery, ThreadReads, about
 from treadle_server.services.thread_starts import Started, ThreadStarts, ThreadTemplate, Wish
-from treadle_server.services.threads import ThreadChanges, Threads, etag_of
+from treadle_server.services.threads import ThreadChanges, Threads
+from treadle_server.services.tree_stream import TreeStream
 from treadle_server.wire import threads as wire
 
 _START = "/treadle.v1.ThreadService/CreateThread"
+_WATCH = "/treadle.v1.ThreadService/WatchThread"
 _CANCEL = thread_service_pb2.ExecuteAgentRequest.CANCEL
-_PAGE_BYTES_MAX = 1024 * 1024
 _UPDATABLE = frozenset({"tags", "labels", "client_metadata"})
 
 
-class ThreadServicer:
+class ThreadServicer(ThreadControls, ForkMethods):
     """Reads, calls, answers."""
 
     def __init__(
@@ -47,14 +52,20 @@ class ThreadServicer:
         starts: ThreadStarts,
         reads: ThreadReads,
         threads: Threads,
+        controls: Controls,
+        forks: ThreadForks,
         tenants: TenantStream,
+        trees: TreeStream,
         filters: ThreadFilters,
         codec: Codec,
     ) -> None:
+        ThreadControls.__init__(self, controls)
+        ForkMethods.__init__(self, forks, reads)
         self._starts = starts
         self._reads = reads
         self._threads = threads
         self._tenants = tenants
+        self._trees = trees
         self._filters = filters
         self._codec = codec
 
@@ -75,6 +86,11 @@ class ThreadServicer:
     async def ExecuteAgentStream(
         self, request: thread_service_pb2.ExecuteAgentStreamRequest, call: Call
     ) -> AsyncGenerator[StreamChunk, None]:
+        if request.include_children:
+            async with aclosing(self._execute_tree(request, call)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            return
         watch = self._watch(request, call)
         started = await self._starts.prior(call.identity, _repeatable(request, call), watch.after)
         if started is None and watch.after:
@@ -128,6 +144,11 @@ class ThreadServicer:
     async def WatchThread(
         self, request: thread_service_pb2.WatchThreadRequest, call: Call
     ) -> AsyncGenerator[StreamChunk, None]:
+        if request.include_children:
+            async with aclosing(self._watch_tree(request, call)) as tree:
+                async for chunk in tree:
+                    yield chunk
+            return
         watch = self._watch(request, call)
         place = await self._threads.follow(call.identity, request.name, watch)
         try:
@@ -139,6 +160,49 @@ class ThreadServicer:
                     yield chunk
         finally:
             _close(place)
+
+    async def _execute_tree(
+        self, request: thread_service_pb2.ExecuteAgentStreamRequest, call: Call
+    ) -> AsyncGenerator[StreamChunk, None]:
+        started = await self._start(request, call, cancels=request.on_deadline == _CANCEL)
+        try:
+            await _send_name(started, call)
+            name = f"threads/{started.id}"
+            async with aclosing(self._tree_chunks(name, None, request, call)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except (asyncio.CancelledError, GeneratorExit):
+            self._abandon(request.on_deadline, call, started)
+            raise
+
+    async def _watch_tree(
+        self, request: thread_service_pb2.WatchThreadRequest, call: Call
+    ) -> AsyncGenerator[StreamChunk, None]:
+        after = place_of(request.after_cursor, request.name, call)
+        await self._reads.row(call.identity, request.name)
+        await call.send_metadata((("treadle-thread", request.name),))
+        if request.snapshot:
+            yield await self._snapshot(call, request.name)
+        async with aclosing(self._tree_chunks(request.name, after, request, call)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _tree_chunks(
+        self, name: str, after: Place | None, request: Any, call: Call
+    ) -> AsyncGenerator[StreamChunk, None]:
+        """A thread's events and those of its descendants; the cursors are for WatchThread."""
+        kinds = self._kinds(request.event_types)
+
+        def cursor(place: Place) -> str:
+            return cursor_of(place, name, call, _WATCH)
+
+        try:
+            async with aclosing(self._trees.follow(call.identity, name, after, kinds)) as batches:
+                async for batch in batches:
+                    at = cursor(batch.place)
+                    yield StreamChunk(self._tenant_response(batch, at), cursor=at)
+        except Unreadable as damage:
+            raise told(damage, cursor(damage.place)) from damage
 
     def _watch(self, request: Any, call: Call) -> Watch:
         """What is to be streamed; of a thread whose key is not known yet."""
@@ -154,13 +218,7 @@ class ThreadServicer:
         return StreamChunk(response)
 
     def _kinds(self, event_types: Any) -> frozenset[int]:
-        kinds = []
-        for index, name in enumerate(event_types):
-            kind = self._codec.kind(name)
-            if kind is None:
-                raise invalid((f"event_types[{index}]", "is not an event type"))
-            kinds.append(kind)
-        return frozenset(kinds)
+        return kinds_of(self._codec, event_types)
 
     async def WatchThreads(
         self, request: thread_service_pb2.WatchThreadsRequest, call: Call
@@ -174,20 +232,10 @@ class ThreadServicer:
                     cursor = cursor_of(batch.place, request.filter, call)
                     yield StreamChunk(self._tenant_response(batch, cursor), cursor=cursor)
         except Unreadable as damage:
-            refused, cursor = damage.refused, cursor_of(damage.place, request.filter, call)
-            metadata = {**refused.metadata, "cursor": cursor}
-            raise Refused(
-                refused.reason, refused.message, metadata=metadata, resource=refused.resource
-            ) from damage
+            raise told(damage, cursor_of(damage.place, request.filter, call)) from damage
 
     def _tenant_response(self, batch: TenantBatch, cursor: str) -> bytes:
-        if not batch.threads:
-            return wire.spliced_events(b"", [Item(0, self._codec.heartbeat(0))], cursor)
-        parts = [
-            wire.spliced_events(wire.thread_prefix(f"threads/{thread_id}"), items)
-            for thread_id, items in batch.threads
-        ]
-        return b"".join([*parts, wire.spliced_events(b"", (), cursor)])
+        return batch_response(self._codec, batch, cursor)
 
     async def ListThreadEvents(
         self, request: thread_service_pb2.ListThreadEventsRequest, call: Call
@@ -195,7 +243,7 @@ class ThreadServicer:
         kinds = self._kinds(request.event_types)
         place = position_of(request, call)
         after = request.after_sequence if place is None else place[0]
-        query = EventQuery(after, page_size(request.page_size), _PAGE_BYTES_MAX, kinds)
+        query = EventQuery(after, page_size(request.page_size), PAGE_BYTES_MAX, kinds)
         page = await self._reads.events(call.identity, request.parent, query)
         items = [Item(found.sequence, found.record.body) for found in page.records]
         token = token_of(None if page.next is None else (page.next, 0), request, call)
@@ -208,7 +256,7 @@ class ThreadServicer:
         begin = 0 if place is None else place[0]
         iterations = await self._reads.iterations(call.identity, request.parent)
         page = iterations[begin : begin + page_size(request.page_size)]
-        taken = _take(page, _PAGE_BYTES_MAX) or [wire.iteration(value) for value in page[:1]]
+        taken = take(page, PAGE_BYTES_MAX) or [wire.iteration(value) for value in page[:1]]
         end = begin + len(taken)
         return thread_service_pb2.ListIterationsResponse(
             iterations=taken,
@@ -229,7 +277,7 @@ class ThreadServicer:
     ) -> thread_service_pb2.ListThreadsResponse:
         query = await self._filters.query(request, call)
         response = thread_service_pb2.ListThreadsResponse()
-        room, following = _PAGE_BYTES_MAX, None
+        room, following = PAGE_BYTES_MAX, None
         full = request.view == thread_pb2.Thread.FULL
         async with aclosing(self._reads.page(query, full=full)) as views:
             async for view, after in views:
@@ -272,51 +320,6 @@ class ThreadServicer:
         )
         return empty_pb2.Empty()
 
-    # Control
-
-    async def CancelThread(
-        self, request: thread_service_pb2.CancelThreadRequest, call: Call
-    ) -> thread_pb2.Thread:
-        grace = request.grace.ToMicroseconds() if request.HasField("grace") else GRACE_MICROS
-        view = await self._threads.cancel(
-            call.identity, request.name, request.reason, grace, asked(request, call)
-        )
-        return thread_message(view)
-
-
-def thread_message(view: ThreadView) -> thread_pb2.Thread:
-    """A thread as it is served: what its log says and what only its row knows."""
-    message = thread_pb2.Thread.FromString(view.summary)
-    row = view.row
-    if view.condemned:
-        wire.fill_condemned(message, row)
-    message.name = f"threads/{row.id}"
-    message.session_key = view.session_key
-    message.tags.extend(row.tags)
-    message.labels.update(row.labels)
-    if row.client_metadata:
-        message.client_metadata.CopyFrom(wire.struct(row.client_metadata))
-    message.etag = etag_of(row)
-    if view.waiting is not None:
-        wire.fill_waiting(message, view.waiting)
-    if view.iterations is not None:
-        taken = _take(view.iterations, _PAGE_BYTES_MAX - message.ByteSize())
-        message.iterations.extend(taken)
-        message.iterations_truncated = view.condemned or len(taken) < len(view.iterations)
-    return message
-
-
-def _take(iterations: Sequence[Iteration], room: int) -> list[iteration_pb2.Iteration]:
-    """The first of them, as many as there is room for."""
-    taken = []
-    for value in iterations:
-        message = wire.iteration(value)
-        room -= message.ByteSize()
-        if room < 0:
-            break
-        taken.append(message)
-    return taken
-
 
 def _repeatable(request: Any, call: Call) -> Asked:
     """The three ways to start attach to each other: what differs is only how the answer is given."""
@@ -342,6 +345,10 @@ def _template(thread: thread_pb2.Thread) -> ThreadTemplate:
         tags=tuple(thread.tags),
         labels=dict(thread.labels),
         client_metadata=_metadata(thread),
+        client_tools=tuple(wire.client_tool(tool) for tool in thread.client_tools),
+        parent_object=thread.parent_object,
+        context=Context(thread.context.initial, thread.context.additional),
+        busy_policy=BusyPolicy(thread.busy_policy or BusyPolicy.ENQUEUE),
     )
 
 

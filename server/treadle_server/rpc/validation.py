@@ -44,6 +44,7 @@ RESOURCES: Mapping[str, Resource] = {
     "treadle.v1.UpdateTenantRequest": Resource(
         "tenant", changes=True, only=frozenset({"display_name", "thread_retention"})
     ),
+    "treadle.v1.UpdateSessionRequest": Resource("session", changes=True, only=frozenset({"labels"})),
     "treadle.v1.ExecuteAgentRequest": Resource("thread", changes=False),
     "treadle.v1.ExecuteAgentStreamRequest": Resource("thread", changes=False),
     "treadle.v1.CreateThreadRequest": Resource("thread", changes=False),
@@ -162,7 +163,7 @@ def _check_of(descriptor: Descriptor, field: FieldDescriptor) -> _Check:
         checks.append(_by(rule, field.name))
     if reference is not None:
         checks.append(_by_reference(field, reference))
-    if field.message_type is not None and rule is None:
+    if field.message_type is not None and (rule is None or isinstance(rule, Items)):
         checks.append(_nested(descriptor, field))
     if len(checks) == 1:
         return checks[0]

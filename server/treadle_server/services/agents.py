@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from treadle_server.core.agent import Agent, AgentDefinition, AgentVersion
 from treadle_server.core.errors import Reason, Refused, invalid
 from treadle_server.core.spec import Spec
+from treadle_server.engine.kept import Kept
 from treadle_server.ports.catalogue.agents import AgentRow
 from treadle_server.ports.catalogue.agents import Agents as AgentStore
 from treadle_server.ports.catalogue.pages import Page, Position
@@ -16,10 +17,14 @@ from treadle_server.services.agent_reader import AgentCodec, AgentReader, etag_o
 from treadle_server.services.agent_threads import AgentThreads
 from treadle_server.services.etags import change, check_etag
 from treadle_server.services.ids import new_id
+from treadle_server.services.page_bytes import read_page
 from treadle_server.services.requests import Asked, Replays
+from treadle_server.services.subagents import Subagents
 
 PURGE_AFTER_MICROS = 30 * 86_400 * 1_000_000
 _PINS_MAX = 1_024
+_PINS_BYTES_MAX = 64 * 1024 * 1024
+"""Of the definitions that they were made of."""
 
 Change = Callable[[AgentDefinition], AgentDefinition]
 """Makes the wanted definition from the present one. Raises Refused."""
@@ -32,7 +37,9 @@ class Pinned:
     agent_key: int
     version: int
     spec: Spec
+    """With the agents that it calls as they are now."""
     input_schema_json: str
+    subagents: tuple[str, ...] = ()
 
 
 class Agents:
@@ -50,11 +57,12 @@ class Agents:
         self._store = store
         self._codec = codec
         self._reader = AgentReader(store, codec)
+        self._subagents = Subagents(self._reader)
         self._checks = checks
         self._threads = threads
         self._replays = replays
         self._clock = clock
-        self._pins: dict[tuple[int, int], Pinned] = {}
+        self._pins = Kept[tuple[int, int], Pinned](_PINS_MAX, _PINS_BYTES_MAX)
 
     async def create(
         self,
@@ -68,9 +76,9 @@ class Agents:
         """Makes an agent with its first version. Raises Refused(RESOURCE_EXISTS) for an id that was used."""
 
         async def act() -> Agent:
-            self._checks.check(definition)
-            now = self._clock.now()
             chosen = agent_id or new_id()
+            await self._check(tenant, definition, f"agents/{chosen}")
+            now = self._clock.now()
             agent = Agent(f"agents/{chosen}", definition, 1, "1", now, now)
             if validate_only:
                 if await self._store.get(tenant, chosen) is not None:
@@ -105,7 +113,7 @@ class Agents:
             row = await self._row(tenant, agent_id, etag)
             present = self._reader.definition(row)
             definition = wanted(present)
-            self._checks.check(definition)
+            await self._check(tenant, definition, f"agents/{agent_id}")
             anew = present.behaving_like(definition) != present
             agent = self._next(row, definition, version=row.version + 1 if anew else row.version)
             if not validate_only:
@@ -126,7 +134,7 @@ class Agents:
             row = await self._row(tenant, agent_id, etag)
             older = self._reader.definition(await self._reader.version_row(row, version))
             definition = self._reader.definition(row).behaving_like(older)
-            self._checks.check(definition)
+            await self._check(tenant, definition, f"agents/{agent_id}")
             agent = self._next(row, definition, version=row.version + 1)
             await self._update(row, agent, asked, anew=True)
             return agent
@@ -181,7 +189,13 @@ class Agents:
     ) -> tuple[Page[AgentVersion], int]:
         """A page, newest first, and how many there are."""
         row = await self._reader.row(tenant, agent_id, deleted=True)
-        page = await self._store.list_versions(row.key, limit=limit, after=after)
+        page = await read_page(
+            lambda limit, after: self._store.list_versions(row.key, limit=limit, after=after),
+            limit=limit,
+            after=after,
+            size=lambda item: len(item.body),
+            position=lambda item: (item.version, item.version),
+        )
         return Page(tuple(self._reader.version(row, item) for item in page.items), page.next), row.version
 
     async def pinned(self, tenant: int, agent: str, agent_version: str = "") -> Pinned:
@@ -196,19 +210,23 @@ class Agents:
         if row.delete_time is not None or self._reader.definition(row).disabled:
             raise _disabled(agent, "disabled" if row.delete_time is None else "deleted")
         found = self._pins.get((row.key, number))
-        if found is None:
+        if found is None:  # versions never change, so what is made of one is kept
             version = await self._reader.version_row(row, number)
             found = self._pin(row, number, self._reader.definition(version))
-        return found
+            self._pins.put((row.key, number), found, len(version.body))
+        if not found.subagents:
+            return found
+        agents = await self._subagents.tools(tenant, found.subagents)
+        return replace(found, spec=replace(found.spec, tools=(*found.spec.tools, *agents)))
+
+    async def _check(self, tenant: int, definition: AgentDefinition, name: str) -> None:
+        self._checks.check(definition)
+        tools = {tool.name for tool in self._checks.tools(definition)}
+        await self._subagents.check(tenant, definition, name, tools)
 
     def _pin(self, row: AgentRow, number: int, definition: AgentDefinition) -> Pinned:
-        """Versions never change, so what was made of one is kept."""
         spec = definition.spec(f"agents/{row.id}/versions/{number}", self._checks.tools(definition))
-        pinned = Pinned(row.key, number, spec, definition.input_schema_json)
-        if len(self._pins) >= _PINS_MAX:
-            del self._pins[next(iter(self._pins))]
-        self._pins[row.key, number] = pinned
-        return pinned
+        return Pinned(row.key, number, spec, definition.input_schema_json, definition.subagents)
 
     async def _row(self, tenant: int, agent_id: str, etag: str, *, deleted: bool = False) -> AgentRow:
         row = await self._reader.row(tenant, agent_id, deleted=deleted)

@@ -1,15 +1,19 @@
 """Checks a whole file: every row, every log, and whether what rows say is what their logs say."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from treadle_server.core.decide import wake_at
+from treadle_server.core.events import Event, ThreadForked
 from treadle_server.core.evolve import apply
-from treadle_server.core.kinds import TERMINAL, ThreadState
+from treadle_server.core.kinds import ThreadState
 from treadle_server.core.state import State
+from treadle_server.ports.catalogue.approvals import ApprovalRow
 from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.ports.codec import Codec
 from treadle_server.ports.inspection import Inspection
+from treadle_server.ports.log import ApprovalChange
+from treadle_server.services.thread_reads import is_condemned
 
 
 @dataclass(slots=True)
@@ -54,7 +58,7 @@ class FileCheck:
         yield from self._log(row, state)
 
     def _log(self, row: ThreadRow, state: State | None) -> Iterator[str]:
-        sequence, whole = 0, True
+        sequence, whole, approvals = 0, True, ApprovalFold(self.codec)
         for stored in self.inspection.records(row):
             if isinstance(stored, str):
                 yield stored
@@ -68,6 +72,7 @@ class FileCheck:
                 whole = False
                 break
             try:
+                approvals.apply(event)
                 if state is not None:
                     apply(state, event)
             except Exception as error:
@@ -79,8 +84,41 @@ class FileCheck:
             elif state is not None:
                 try:
                     yield from list(differences(row, state))
+                    if not is_condemned(row):
+                        yield from list(approvals.differences(self.inspection.approvals(row)))
                 except Exception as error:
                     yield f"its row cannot be compared with its log: {error!r}"
+
+
+class ApprovalFold:
+    """The rows of a thread's approvals as its log makes them."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._rows: dict[str, list[ApprovalChange]] = {}
+
+    def apply(self, event: Event) -> None:
+        if isinstance(event.payload, ThreadForked):  # what came before is another thread's
+            self._rows.clear()
+        change = self._codec.approval(event)
+        if change is None:
+            return
+        if change.kind:
+            self._rows[change.approval_id] = [change]
+        elif change.approval_id in self._rows:
+            self._rows[change.approval_id].append(change)
+
+    def differences(self, found: Mapping[str, ApprovalRow]) -> Iterator[str]:
+        for name in sorted(self._rows.keys() | found.keys()):
+            changes, row = self._rows.get(name), found.get(name)
+            if row is None or changes is None:
+                what = "there is no row of it" if row is None else "its log has none such"
+                yield f"approvals/{name}: {what}"
+                continue
+            state = [change.state for change in changes if change.state][-1]
+            wanted = (int(state), int(changes[0].kind), b"".join(change.body for change in changes))
+            if not row.damaged and (row.state, row.kind, row.body) != wanted:
+                yield f"approvals/{name}: its row is not what its log makes of it"
 
 
 def differences(row: ThreadRow, state: State) -> Iterator[str]:
@@ -88,8 +126,7 @@ def differences(row: ThreadRow, state: State) -> Iterator[str]:
     if state.unreadable:
         yield "its log has events that this release does not know"
         return
-    condemned = row.summary is None and ThreadState(row.state) in TERMINAL
-    if condemned:
+    if is_condemned(row):
         yield f"it was ended as {ThreadState(row.state).name} without its log"
         return
     if (row.summary is None) is state.ended:

@@ -16,6 +16,7 @@ from treadle_server.ports.catalogue.tenants import TenantRow, Tenants
 from treadle_server.ports.clock import Clock
 from treadle_server.services.etags import change, check_etag
 from treadle_server.services.ids import new_id
+from treadle_server.services.page_bytes import read_page
 from treadle_server.services.requests import Asked, Replays
 
 MARK = "trdl"
@@ -36,6 +37,8 @@ class Identity:
     tenant_id: str
     principal: str
     admin: bool
+    object_patterns: tuple[str, ...] = ()
+    """The objects that it reaches; none = all."""
 
 
 class KeyCodec(Protocol):
@@ -84,6 +87,7 @@ class Keys:
         principal: str = "",
         admin: bool = False,
         expire_time_micros: int | None = None,
+        object_patterns: tuple[str, ...] = (),
     ) -> ApiKey:
         """Makes a key, and its tenant if that has none yet; the secret is in this answer and nowhere else."""
         now = self._clock.now()
@@ -104,12 +108,13 @@ class Keys:
                 update_time_micros=now,
                 etag="1",
                 expire_time_micros=expire_time_micros,
+                object_patterns=object_patterns,
             )
             prefixes = await self._all_prefixes()
             prefix, secret = _new_secret()
             new = NewApiKey(
                 *(tenant.key, chosen, api_key.principal, admin, prefix, _hash(secret)),
-                *(display_name, now, expire_time_micros),
+                *(display_name, now, expire_time_micros, object_patterns),
             )
             request = asked.row(resource=api_key.name, response=self._codec.answer(api_key), now=now)
             try:
@@ -128,7 +133,13 @@ class Keys:
     async def list(self, tenant_id: str, *, limit: int, after: Position | None) -> tuple[Page[ApiKey], int]:
         """A page, newest first, and how many there are."""
         tenant = await self._tenant(tenant_id)
-        page = await self._store.list(tenant.key, limit=limit, after=after)
+        page = await read_page(
+            lambda limit, after: self._store.list(tenant.key, limit=limit, after=after),
+            limit=limit,
+            after=after,
+            size=lambda row: sum(4 * len(pattern) for pattern in row.object_patterns),
+            position=lambda row: (row.key, row.key),
+        )
         total = await self._store.count(tenant.key)
         return Page(tuple(_shown(tenant_id, row) for row in page.items), page.next), total
 
@@ -188,7 +199,8 @@ class Keys:
         same = hmac.compare_digest(digest, row.secret_hash if row is not None else _NO_HASH)
         if row is None or not same or _expired(row, self._clock.now()):
             raise bad_credential()
-        return Identity(row.tenant, await self._tenant_id(row.tenant), row.principal, row.admin)
+        tenant_id = await self._tenant_id(row.tenant)
+        return Identity(row.tenant, tenant_id, row.principal, row.admin, row.object_patterns)
 
     async def local(self, tenant_id: str) -> Identity:
         """The caller of a server that asks for no keys: an admin. Makes the tenant if there is none."""
@@ -313,4 +325,5 @@ def _shown(tenant_id: str, row: ApiKeyRow) -> ApiKey:
         update_time_micros=row.update_time,
         etag=str(row.revision),
         expire_time_micros=row.expire_time,
+        object_patterns=row.object_patterns,
     )

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.catalogue.commits import CommitPage, CommitRow
@@ -18,6 +19,25 @@ BATCH_BYTES_MAX = 32 * 1024
 
 Wanted = Callable[[ThreadRow], bool]
 """Whether a thread is followed. Asked once per thread and page of commits."""
+
+
+class Among(Protocol):
+    """Threads of one tree that a stream is narrowed to, and that it ends with."""
+
+    @property
+    def root(self) -> int: ...
+
+    def has(self, commit: CommitRow) -> bool:
+        """Asked in order of the commits."""
+        ...
+
+    async def has_gaps(self) -> bool:
+        """Retention took one of them."""
+        ...
+
+    async def over(self, position: int) -> bool:
+        """All have ended, and none has a commit beyond a position."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,30 +110,41 @@ class TenantStream:
         self._heartbeat_seconds = heartbeat_seconds
 
     async def follow(
-        self, tenant: int, after: Place | None, wanted: Wanted, kinds: frozenset[int]
+        self,
+        tenant: int,
+        after: Place | None,
+        wanted: Wanted,
+        kinds: frozenset[int],
+        among: Among | None = None,
     ) -> AsyncGenerator[TenantBatch, None]:
         """Batches from a place on; None = from now. The first is without events and says where it begins.
+        Never ends unless it is narrowed to threads that do.
 
         Raises Refused(SEQUENCE_OUT_OF_RANGE) for a place that the store has not reached, and Unreadable, also
         for one behind which retention took something, be it while the reader stays behind.
         """
-        place = await self._begin(tenant, after)
+        place = await self._begin(tenant, after, among)
         yield TenantBatch((), place)
+        if among is not None and await among.over(place.beyond):
+            return
+        root = among.root if among is not None else 0
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
-        async with aclosing(self._feed.follow(tenant, place.beyond)) as pages:
+        async with aclosing(self._feed.follow(tenant, place.beyond, root)) as pages:
             async for page in pages:
-                if place.beyond < page.horizon:
+                if place.beyond < page.horizon and (among is None or await among.has_gaps()):
                     raise await self._gap(page.horizon)
-                async for batch in self._batches(page, place, wanted, kinds):
+                async for batch in self._batches(page, place, wanted, kinds, among):
                     yield batch
                     sent_at = loop.time()
                 place = Place(page.position)
                 if not page.items or loop.time() - sent_at >= self._heartbeat_seconds:
                     yield TenantBatch((), place)
                     sent_at = loop.time()
+                if among is not None and await among.over(place.position):
+                    return
 
-    async def _begin(self, tenant: int, after: Place | None) -> Place:
+    async def _begin(self, tenant: int, after: Place | None, among: Among | None) -> Place:
         newest = await self._feed.newest()
         if after is not None and after.position > newest:
             raise Refused(
@@ -121,7 +152,7 @@ class TenantStream:
                 "after_cursor is beyond the last commit",
                 metadata={"first": "1", "last": str(newest)},
             )
-        if after is not None:
+        if after is not None and (among is None or await among.has_gaps()):
             await self._require_whole(tenant, after)
         return Place(newest) if after is None else after
 
@@ -135,7 +166,12 @@ class TenantStream:
         return Unreadable(commits_expired(horizon, await self._feed.newest()), Place(horizon))
 
     async def _batches(
-        self, page: CommitPage, begin: Place, wanted: Wanted, kinds: frozenset[int]
+        self,
+        page: CommitPage,
+        begin: Place,
+        wanted: Wanted,
+        kinds: frozenset[int],
+        among: Among | None,
     ) -> AsyncIterator[TenantBatch]:
         pack, followed = _Pack(begin), dict[ThreadKey, bool]()
         for commit in page.items:
@@ -144,6 +180,8 @@ class TenantStream:
                 if commit.damaged:
                     text = f"commit {commit.position} is damaged in the store: it may have been this tenant's"
                     raise Refused(Reason.RECORD_CORRUPT, text)
+                if among is not None and not among.has(commit):
+                    continue
                 if commit.key not in followed:
                     followed[commit.key] = await self._is_followed(commit, wanted)
                 if not followed[commit.key]:

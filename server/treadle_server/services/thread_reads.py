@@ -11,13 +11,14 @@ from treadle_server.core.iterations import Iteration, IterationFold
 from treadle_server.core.kinds import TERMINAL, ThreadState
 from treadle_server.core.state import State
 from treadle_server.ports.catalogue.pages import Position
-from treadle_server.ports.catalogue.sessions import Sessions
+from treadle_server.ports.catalogue.sessions import SessionRow, Sessions
 from treadle_server.ports.catalogue.thread_queries import ThreadQuery
 from treadle_server.ports.catalogue.threads import ExpiredThread, ThreadRow, Threads
 from treadle_server.ports.codec import Codec
 from treadle_server.ports.engine import Engine, Waiting
 from treadle_server.ports.log import Expired, Log, StoredRecord, ThreadKey
 from treadle_server.ports.specs import Specs
+from treadle_server.services.access import check_reach
 from treadle_server.services.expiry import log_expired, thread_expired
 from treadle_server.services.keys import Identity
 
@@ -80,6 +81,7 @@ class ThreadReads:
         with about(name):
             row = await self._threads.get(caller.tenant, thread_id)
         if row is not None:
+            check_reach(caller, row.parent_object, name)
             return row
         expired = await self._threads.expired(caller.tenant, thread_id)
         raise not_found("Thread", name) if expired is None else thread_expired(name, expired.expire_time)
@@ -119,11 +121,12 @@ class ThreadReads:
                 state = State(spec)
             if state is not None or iterations is not None:
                 state = await self._fold(row, state, iterations)
+        session = await self._session(row)
         return ThreadView(
             row,
-            await self._session_key(row),
+            session.session_key if session is not None else "",
             row.summary or (self._codec.summary(state) if state is not None else b""),
-            self._engine.waiting(row.key) if _pending(state) else None,
+            self._waiting(row, session) if _pending(state) else None,
             iterations.iterations if iterations is not None else None,
         )
 
@@ -157,11 +160,15 @@ class ThreadReads:
                 pass
         raise corrupt(name)
 
-    async def _session_key(self, row: ThreadRow) -> str:
-        if not row.session:
-            return ""
-        session = await self._sessions.get_by_key(row.key.tenant, row.session)
-        return session.session_key if session is not None else ""
+    async def _session(self, row: ThreadRow) -> SessionRow | None:
+        return await self._sessions.get_by_key(row.key.tenant, row.session) if row.session else None
+
+    def _waiting(self, row: ThreadRow, session: SessionRow | None) -> Waiting | None:
+        """The engine knows that the session is held, the row by which thread."""
+        waiting = self._engine.waiting(row.key)
+        if waiting is None or waiting.kind != "SESSION" or session is None or not session.active_thread_id:
+            return waiting
+        return replace(waiting, resource=f"threads/{session.active_thread_id}")
 
     async def page(
         self, query: ThreadQuery, *, full: bool
@@ -218,9 +225,13 @@ class ThreadReads:
         return EventPage(tuple(found), after if after < row.sequence else None)
 
 
+def has_ended(row: ThreadRow) -> bool:
+    return ThreadState(row.state) in TERMINAL
+
+
 def is_condemned(row: ThreadRow) -> bool:
     """It ended without an event that says so, since its log cannot be read or appended to."""
-    return row.damaged or (row.summary is None and ThreadState(row.state) in TERMINAL)
+    return row.damaged or (row.summary is None and has_ended(row))
 
 
 def _pending(state: State | None) -> bool:

@@ -1,24 +1,22 @@
-"""Follows threads, and changes, stops and deletes them."""
+"""Follows threads, and changes and deletes them."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from treadle_server.core import signals as s
 from treadle_server.core.errors import Reason, Refused, not_found
-from treadle_server.core.kinds import TERMINAL, ThreadState
+from treadle_server.core.kinds import ThreadState
 from treadle_server.core.transitions import allowed
 from treadle_server.ports.catalogue.threads import ExpiredThread, ThreadRow
 from treadle_server.ports.catalogue.threads import Threads as ThreadStore
 from treadle_server.ports.clock import Clock
-from treadle_server.ports.engine import Engine
 from treadle_server.ports.feed import Feed, Subscription, Watch
 from treadle_server.ports.log import Conflict, Replayed
-from treadle_server.services.background import Background
+from treadle_server.services.controls import Controls
 from treadle_server.services.etags import change, check_etag
 from treadle_server.services.keys import Identity
 from treadle_server.services.requests import Asked, Replays
-from treadle_server.services.thread_reads import ThreadReads, ThreadView, about, corrupt, is_condemned
+from treadle_server.services.thread_reads import ThreadReads, ThreadView, corrupt, has_ended, is_condemned
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +41,27 @@ class Threads:
         reads: ThreadReads,
         threads: ThreadStore,
         replays: Replays,
-        engine: Engine,
+        controls: Controls,
         feed: Feed,
         clock: Clock,
     ) -> None:
         self._reads = reads
         self._threads = threads
         self._replays = replays
-        self._engine = engine
+        self._controls = controls
         self._feed = feed
         self._clock = clock
-        self._background = Background()
 
     async def follow(self, caller: Identity, name: str, watch: Watch) -> Subscription | None:
         """A place in a thread's stream; None when there is nothing more and never will be."""
         row = await self._reads.row_to_read(caller, name, watch.after)
         if isinstance(row, ExpiredThread):
             return None
-        if _ended(row) and watch.after == row.sequence and not is_condemned(row):
+        if has_ended(row) and watch.after == row.sequence and not is_condemned(row):
             return None
         place = self._feed.follow(replace(watch, key=row.key, fresh=False))
         try:
-            if is_condemned(row) or (not _ended(row) and await self._condemned_since(row)):
+            if is_condemned(row) or (not has_ended(row) and await self._condemned_since(row)):
                 self._feed.refuse(row.key, corrupt(name))  # its last event does not say that it is the last
         except BaseException:
             place.close()
@@ -106,36 +103,6 @@ class Threads:
             row = await self._reads.row(caller, name)
         return await self._reads.view(row, full=False)
 
-    async def cancel(
-        self, caller: Identity, name: str, reason: str, grace_micros: int, asked: Asked
-    ) -> ThreadView:
-        """Returns once the thread has really stopped."""
-        row = await self._reads.row(caller, name)
-        now = self._clock.now()
-        ask = s.Cancel(now, caller.principal, reason, grace_micros)
-        request = asked.row(resource=name, response=None, now=now)
-        ended = self._background.start(self._engine.ended(row.key))
-        try:
-            await self._replays.check(caller.tenant, asked)
-            with about(name):
-                state = await self._engine.ask(row.key, ask, request)
-                if not state.ended:
-                    await ended
-        except Replayed:
-            await self._ended_before(caller, name, ended)
-        finally:
-            ended.cancel()
-        return await self._reads.get(caller, name, full=True)
-
-    async def _ended_before(self, caller: Identity, name: str, ended: "asyncio.Task[None]") -> None:
-        """The same cancel was asked before."""
-        row = await self._reads.row(caller, name)
-        if is_condemned(row):
-            await self._reads.refuse_damage(row)
-        if not _ended(row):
-            with about(name):
-                await ended
-
     async def delete(self, caller: Identity, name: str, *, etag: str, force: bool, asked: Asked) -> None:
         """Deletes an ended thread; with `force` a living one is cancelled first."""
         try:
@@ -148,10 +115,10 @@ class Threads:
     async def _delete(self, caller: Identity, name: str, etag: str, force: bool, asked: Asked) -> None:
         row = await self._reads.row(caller, name)
         check_etag(etag, etag_of(row), name)
-        if not _ended(row):
+        if not has_ended(row):
             if not force:
                 raise _living(row)
-            await self._end(caller, name, asked)
+            await self.end(caller, name, asked)
             row = await self._reads.row(caller, name)
         now = self._clock.now()
         request = asked.row(resource=name, response=None, now=now)
@@ -160,19 +127,15 @@ class Threads:
         except Conflict:  # it had ended, so another call has deleted it
             raise not_found("Thread", name) from None
 
-    async def _end(self, caller: Identity, name: str, asked: Asked) -> None:
+    async def end(self, caller: Identity, name: str, asked: Asked) -> None:
         """Cancels a thread, unless it ends by itself meanwhile, or is condemned because it is damaged."""
         try:
             unremembered = Asked(asked.principal, asked.method)
-            await self.cancel(caller, name, "deleted", s.GRACE_MICROS, unremembered)
+            await self._controls.cancel(caller, name, "deleted", s.GRACE_MICROS, unremembered)
         except Refused as refused:
             over = refused.reason in (Reason.THREAD_STATE_CONFLICT, Reason.RECORD_CORRUPT, Reason.INTERNAL)
-            if not over or not _ended(await self._reads.row(caller, name)):
+            if not over or not has_ended(await self._reads.row(caller, name)):
                 raise
-
-
-def _ended(row: ThreadRow) -> bool:
-    return ThreadState(row.state) in TERMINAL
 
 
 def _living(row: ThreadRow) -> Refused:

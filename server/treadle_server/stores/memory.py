@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from treadle_server.core.errors import Reason, Refused
+from treadle_server.core.errors import Reason, Refused, not_found
+from treadle_server.core.kinds import TERMINAL
 from treadle_server.ports.clock import Clock
 from treadle_server.ports.log import (
+    ApprovalChange,
     Conflict,
     NewThread,
     OnCommitted,
+    Posted,
     Projection,
     Record,
     Replayed,
@@ -18,7 +21,8 @@ from treadle_server.ports.log import (
     ThreadKey,
     Unit,
 )
-from treadle_server.stores.refusals import disk_full, id_taken, replay
+from treadle_server.ports.mail import Letter
+from treadle_server.stores.refusals import busy, disk_full, id_taken, parent_ended, replay
 
 
 class MemoryTicket:
@@ -56,12 +60,18 @@ class MemoryLog:
         self._names: set[tuple[int, str]] = set()
         self._session_of: dict[ThreadKey, int] = {}
         self._active: dict[tuple[int, int], int] = {}
+        self._begun: set[tuple[int, int]] = set()
+        """Sessions that threads were made in."""
         self._requests: dict[tuple[int, str], RequestRow] = {}
         self._next_thread = 1
+        self.approvals: dict[tuple[ThreadKey, str], list[ApprovalChange]] = {}
+        """What units made of each, from the change that made it on."""
         self.threads: dict[ThreadKey, NewThread] = {}
         """The rows as their units made them."""
         self.projections: dict[ThreadKey, Projection] = {}
         """The last of each thread."""
+        self._letters: dict[int, Letter] = {}
+        self._next_position = 1
 
     def fill(self) -> None:
         """From now on there is no room but for what is urgent, as on a full disk."""
@@ -147,12 +157,61 @@ class MemoryLog:
         new = unit.new_thread
         if new is not None and (unit.key.tenant, new.id) in self._names:
             raise id_taken("Thread", f"threads/{new.id}")
+        if new is not None and new.session:
+            self._require_session(unit.key.tenant, new)
         known = new is not None or unit.key in self._records
-        if not known or len(self._records.get(unit.key, [])) != unit.expected:
+        if not known or len(self._first(unit)) != unit.expected:
             raise Conflict
+        if any(self._letter_to(unit.key, position) is None for position in unit.takes):
+            raise Conflict
+        if new is not None and new.parent and not self._lives(ThreadKey(unit.key.tenant, new.parent)):
+            raise parent_ended()
         active = self._active.get((unit.key.tenant, unit.enters_session))
         if unit.enters_session and active not in (None, unit.key.thread):
             raise Conflict
+
+    async def waiting(self, *, after: int, limit: int) -> list[Letter]:
+        """As `ports.mail.Mailbox`, which this implements too."""
+        return [letter for position, letter in self._letters.items() if position > after][:limit]
+
+    async def drop(self, letter: Letter) -> None:
+        self._letters.pop(letter.position, None)
+
+    def _letter_to(self, key: ThreadKey, position: int) -> Letter | None:
+        letter = self._letters.get(position)
+        return letter if letter is not None and letter.key == key else None
+
+    def _lives(self, key: ThreadKey) -> bool:
+        return key in self.projections and self.projections[key].state not in TERMINAL
+
+    def _post(self, tenant: int, posted: Posted) -> None:
+        for key, new in self.threads.items():
+            if (key.tenant, new.id) == (tenant, posted.thread_id) and self._lives(key):
+                self._letters[self._next_position] = Letter(self._next_position, key, posted.body)
+                self._next_position += 1
+
+    def _require_session(self, tenant: int, new: NewThread) -> None:
+        place = (tenant, new.session)
+        living = [
+            key.thread
+            for key, session in self._session_of.items()
+            if (key.tenant, session) == place and self.projections[key].state not in TERMINAL
+        ]
+        if new.alone_in_session and living:
+            name = self.threads[ThreadKey(tenant, min(living))].id
+            raise busy(f"sessions/{new.session}", f"threads/{name}")
+        if new.begins_session and place in self._begun:
+            raise Conflict
+
+    def _first(self, unit: Unit) -> list[Record]:
+        """What the unit's log has before the unit's own records."""
+        shared = unit.shared
+        if shared is None:
+            return self._records.get(unit.key, [])
+        records = self._records.get(shared.key, [])
+        if len(records) < shared.through:
+            raise not_found("Thread", "the thread to share events of")
+        return records[: shared.through]
 
     def _write(self, unit: Unit) -> None:
         key = unit.key
@@ -160,7 +219,16 @@ class MemoryLog:
             self._names.add((key.tenant, unit.new_thread.id))
             self._session_of[key] = unit.new_thread.session
             self.threads[key] = unit.new_thread
+            if unit.new_thread.begins_session:
+                self._begun.add((key.tenant, unit.new_thread.session))
+        if unit.shared is not None:
+            self._records[key] = self._first(unit)
         self._records.setdefault(key, []).extend(unit.records)
+        for change in unit.approvals:
+            if change.kind:
+                self.approvals[key, change.approval_id] = [change]
+            elif (key, change.approval_id) in self.approvals:
+                self.approvals[key, change.approval_id].append(change)
         if unit.request is not None:
             self._requests[key.tenant, unit.request.request_id] = unit.request
         if unit.enters_session:
@@ -170,3 +238,7 @@ class MemoryLog:
             session = (key.tenant, self._session_of[key])
             if unit.projection.frees_session and self._active.get(session) == key.thread:
                 del self._active[session]
+        for position in unit.takes:
+            del self._letters[position]
+        for posted in unit.mail:
+            self._post(key.tenant, posted)

@@ -26,6 +26,16 @@ def revision_differs(kind: str, name: str) -> Refused:
     )
 
 
+def busy(session: str, thread: str) -> Refused:
+    """Refuses what only a session with no thread at work allows."""
+    return Refused(
+        Reason.SESSION_BUSY,
+        f"{thread} of {session} has not ended: wait until it has, or cancel it",
+        metadata={"session": session, "thread": thread},
+        resource=("treadle.dev/Session", session),
+    )
+
+
 def record_corrupt(what: str, **metadata: str) -> Refused:
     """Refuses to guess what a damaged row said."""
     return Refused(Reason.RECORD_CORRUPT, f"{what} is damaged in the store", metadata=metadata)
@@ -64,3 +74,8 @@ def replay(stored: RequestRow, request: RequestRow) -> NoReturn:
             metadata={"request_id": request.request_id},
         )
     raise Replayed(stored.resource, stored.from_sequence, stored.response)
+
+
+def parent_ended() -> Refused:
+    """Refuses a thread of an agent that was called by a thread that has ended."""
+    return Refused(Reason.THREAD_STATE_CONFLICT, "the thread that calls the agent has ended")

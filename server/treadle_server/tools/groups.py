@@ -7,18 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from treadle_server import failpoints
 from treadle_server.core.errors import invalid
 from treadle_server.core.kinds import Effect
 from treadle_server.core.spec import ToolSpec
-from treadle_server.core.text import bounded
 from treadle_server.ports.tools import Notes, ToolCall, ToolError, ToolResult
 from treadle_server.tools.arguments import arguments_problem
+from treadle_server.tools.builtin.ask_user import ASK_USER, question_problem
 from treadle_server.tools.builtin.calculator import calculator
 from treadle_server.tools.builtin.current_time import current_time
 from treadle_server.tools.builtin.finish import finish
 from treadle_server.tools.builtin.json_query import json_query
 from treadle_server.tools.builtin.notes import OwnNotes, recall, remember
+from treadle_server.tools.builtin.update_tasks import update_tasks
+from treadle_server.tools.calling import answered
 from treadle_server.tools.schema import tool_spec
 
 BUILTIN_GROUP = "toolGroups/builtin"
@@ -30,7 +31,8 @@ class Builtin:
     """A function as a tool. A plain one runs in a thread, a coroutine function on the event loop."""
 
     spec: ToolSpec
-    function: Callable[..., Any]
+    function: Callable[..., Any] | None
+    """None for one that nobody runs: a question."""
     given: Callable[[ToolCall], Any] | None = None
     """Makes the function's first argument, which the model does not give."""
 
@@ -64,33 +66,22 @@ class ToolGroups:
         return tuple(spec for spec in offered if spec.name in enabled_tools or spec.tool in enabled_tools)
 
     def problem(self, spec: ToolSpec, arguments_json: str) -> str | None:
-        return arguments_problem(spec.parameters_schema_json, arguments_json)
+        problem = arguments_problem(spec.parameters_schema_json, arguments_json)
+        return question_problem(arguments_json) if problem is None and spec.asks else problem
 
     async def call(self, spec: ToolSpec, call: ToolCall) -> ToolResult:
         builtin = self._builtins.get(spec.tool.removeprefix("builtin/"))
-        if builtin is None:
-            raise ToolError(f"this server has no tool {spec.tool}", retryable=False)
-        try:
-            if failpoints.ACTIVE:
-                failpoints.hit("effect.before")
-            result = ToolResult(await _run(builtin, call))
-            if failpoints.ACTIVE:
-                failpoints.hit("effect.after")
-        except ValueError as error:
-            result = ToolResult(str(error), ok=False)
-        except Exception as error:
-            # Its text is for us and not for the agent: it may name files or hosts.
-            retryable = spec.effect in (Effect.READ_ONLY, Effect.IDEMPOTENT)
-            raise ToolError(f"{spec.name} broke off: {type(error).__name__}", retryable=retryable) from error
-        return ToolResult(bounded(result.observation, spec.output_bytes_max)[0], result.ok)
+        if builtin is None or builtin.function is None:
+            raise ToolError(f"this server has no tool {spec.tool} to run", retryable=False)
+        return await answered(spec, _run(builtin.function, builtin.given, call))
 
 
-async def _run(builtin: Builtin, call: ToolCall) -> str:
+async def _run(function: Callable[..., Any], gives: Callable[[ToolCall], Any] | None, call: ToolCall) -> str:
     arguments: dict[str, Any] = json.loads(call.arguments_json)
-    given = () if builtin.given is None else (builtin.given(call),)
-    if inspect.iscoroutinefunction(builtin.function):
-        return str(await builtin.function(*given, **arguments))
-    return str(await asyncio.to_thread(builtin.function, *given, **arguments))
+    given = () if gives is None else (gives(call),)
+    if inspect.iscoroutinefunction(function):
+        return str(await function(*given, **arguments))
+    return str(await asyncio.to_thread(function, *given, **arguments))
 
 
 def _builtins(notes: Notes, now_micros: Callable[[], int]) -> tuple[Builtin, ...]:
@@ -106,6 +97,8 @@ def _builtins(notes: Notes, now_micros: Callable[[], int]) -> tuple[Builtin, ...
         _builtin(json_query, Effect.READ_ONLY),
         _builtin(remember, Effect.IDEMPOTENT, own_notes, attempts_max=_STORE_ATTEMPTS_MAX),
         _builtin(recall, Effect.READ_ONLY, own_notes, attempts_max=_STORE_ATTEMPTS_MAX),
+        _builtin(update_tasks, Effect.READ_ONLY, keeps_tasks=True),
+        Builtin(ASK_USER, None),
         _builtin(finish, Effect.READ_ONLY, finishes=True),
     )
 
@@ -117,6 +110,7 @@ def _builtin(
     *,
     attempts_max: int = 1,
     finishes: bool = False,
+    keeps_tasks: bool = False,
 ) -> Builtin:
     spec = tool_spec(
         function,
@@ -124,5 +118,6 @@ def _builtin(
         effect=effect,
         attempts_max=attempts_max,
         finishes=finishes,
+        keeps_tasks=keeps_tasks,
     )
     return Builtin(spec, function, given)

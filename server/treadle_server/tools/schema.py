@@ -47,6 +47,7 @@ def tool_spec(
     timeout_micros: int = 10 * SECOND_MICROS,
     attempts_max: int = 1,
     finishes: bool = False,
+    keeps_tasks: bool = False,
 ) -> ToolSpec:
     """A tool that is called as the function is, and described by its docstring."""
     description = " ".join((inspect.getdoc(function) or "").split())
@@ -60,6 +61,7 @@ def tool_spec(
         timeout_micros=timeout_micros,
         attempts_max=attempts_max,
         finishes=finishes,
+        keeps_tasks=keeps_tasks,
     )
 
 
@@ -74,10 +76,12 @@ def _property(hint: Any) -> dict[str, Any]:
 
 
 def _type_schema(hint: Any) -> dict[str, Any]:
-    if hint in _TYPE_NAMES:
+    if isinstance(hint, type) and hint in _TYPE_NAMES:
         return {"type": _TYPE_NAMES[hint]}
     if get_origin(hint) is list:
         return {"type": "array", "items": _property(get_args(hint)[0])}
+    if get_origin(hint) is dict:
+        return {"type": "object"}
     if get_origin(hint) is Literal:
         return {"enum": list(get_args(hint))}
     raise TypeError(f"a tool's parameter cannot be of type {hint}")

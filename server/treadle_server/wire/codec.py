@@ -9,11 +9,12 @@ from google.protobuf.message import DecodeError
 from treadle.v1 import event_pb2, thread_pb2
 from treadle_server.core import events as e
 from treadle_server.core.kinds import DeltaKind
+from treadle_server.core.mail import Told
 from treadle_server.core.spec import Spec
 from treadle_server.core.state import State
-from treadle_server.ports.log import Record, StoredRecord
+from treadle_server.ports.log import ApprovalChange, Record, StoredRecord
 from treadle_server.record.v1 import record_pb2
-from treadle_server.wire import messages, threads
+from treadle_server.wire import approvals, mail, messages, threads
 from treadle_server.wire.messages import Field, plan_of, to_message
 
 _EVENT = event_pb2.ThreadEvent
@@ -108,6 +109,18 @@ class ProtoCodec:
         message = thread_pb2.Thread()
         threads.fill_from_state(message, state)
         return message.SerializeToString()
+
+    def approval(self, event: e.Event) -> ApprovalChange | None:
+        return approvals.change_by(event)
+
+    def approval_of(self, body: bytes) -> str:
+        return approvals.approval_of(body)
+
+    def encode_mail(self, ask: Told) -> bytes:
+        return mail.encode(ask)
+
+    def decode_mail(self, body: bytes) -> Told | None:
+        return mail.decode(body)
 
     def delta(self, call_id: str, attempt: int, kind: DeltaKind, offset: int, text: str) -> bytes:
         message = _EVENT()

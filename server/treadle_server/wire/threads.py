@@ -8,12 +8,15 @@ from google.rpc import code_pb2
 
 from treadle.v1 import iteration_pb2, thread_pb2
 from treadle_server.core.iterations import Iteration
-from treadle_server.core.kinds import StopReason, ThreadState
+from treadle_server.core.kinds import CallStatus, StopReason, ThreadState
+from treadle_server.core.spec import ToolSpec
 from treadle_server.core.state import State
 from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.ports.engine import Waiting
 from treadle_server.ports.feed import Item
 from treadle_server.wire.messages import to_message
+
+NO_ARGUMENTS = '{"additionalProperties":false,"properties":{},"type":"object"}'
 
 
 def put_time(stamp: timestamp_pb2.Timestamp, micros: int) -> None:
@@ -38,7 +41,12 @@ def fill_from_state(message: thread_pb2.Thread, state: State) -> None:
     if state.first_input is not None:
         message.input.text = state.first_input.text
         message.input.data_json = state.first_input.data_json
-    message.busy_policy = thread_pb2.Thread.ENQUEUE
+    for tool in state.spec.tools:
+        if tool.client:
+            _put_client_tool(message.client_tools.add(), tool)
+    message.busy_policy = int(origin.busy_policy) or thread_pb2.Thread.ENQUEUE  # type: ignore[assignment]
+    if origin.context is not None:
+        to_message(origin.context, message.context)
     _fill_progress(message, state)
     _fill_end(message, state)
 
@@ -48,20 +56,41 @@ def _fill_progress(message: thread_pb2.Thread, state: State) -> None:
     message.iteration_count = state.iteration
     message.actions_taken = state.tool_call_count
     message.tools_used.extend(state.tools_used)
+    for task in state.tasks:
+        to_message(task, message.tasks.add())
     message.model_used = state.model_used
     message.last_sequence = state.sequence
     to_message(state.usage, message.usage)
     message.usage.SetInParent()
-    for cost in (message.cost, message.tree_cost):
-        to_message(state.cost, cost)
-        cost.SetInParent()
+    for part, cost in (
+        (message.cost, state.cost),
+        (message.tree_cost, state.cost.plus(state.children_cost)),
+    ):
+        to_message(cost, part)
+        part.SetInParent()
     put_time(message.create_time, state.create_time)
     put_time(message.update_time, state.state_time)
     if state.start_time:
         put_time(message.start_time, state.start_time)
     if state.pending is not None:
         message.pending_command = int(state.pending.command)  # type: ignore[assignment]
+    _fill_runtime(message, state)
     _fill_waiting(message, state)
+
+
+def _fill_runtime(message: thread_pb2.Thread, state: State) -> None:
+    """How it went, in counts."""
+    if not state.start_time:
+        return
+    counts = message.extra_metadata.get_or_create_struct("runtime")
+    for what, count in state.tally.items():
+        if not isinstance(what, CallStatus):
+            counts[what] = count
+    if state.recoveries:
+        counts["recoveries"] = state.recoveries
+    statuses = {what.name: count for what, count in state.tally.items() if isinstance(what, CallStatus)}
+    if statuses:
+        counts["tool_calls"] = statuses
 
 
 def _fill_waiting(message: thread_pb2.Thread, state: State) -> None:
@@ -72,10 +101,13 @@ def _fill_waiting(message: thread_pb2.Thread, state: State) -> None:
         if call.approval is not None and call.gated:
             waiting.kind = thread_pb2.WaitingFor.APPROVAL
             waiting.resource = call.approval.approval_id
+        elif call.delegated:
+            waiting.kind = thread_pb2.WaitingFor.CHILDREN
+            waiting.resource = call.child_thread
         else:
             waiting.kind = thread_pb2.WaitingFor.INPUT if call.asked else thread_pb2.WaitingFor.CLIENT_TOOL
             waiting.resource = call.call_id
-        put_time(waiting.since, state.state_time)
+        put_time(waiting.since, call.since)
 
 
 def _fill_end(message: thread_pb2.Thread, state: State) -> None:
@@ -109,6 +141,7 @@ def fill_condemned(message: thread_pb2.Thread, row: ThreadRow) -> None:
     message.agent = f"agents/{row.agent_id}"
     message.agent_version = f"agents/{row.agent_id}/versions/{row.version}"
     message.session = f"sessions/{row.session_id}" if row.session_id else ""
+    message.parent_object = row.parent_object
     message.last_sequence = row.sequence
     put_time(message.create_time, row.create_time)
     put_time(message.update_time, row.state_time)
@@ -116,6 +149,25 @@ def fill_condemned(message: thread_pb2.Thread, row: ThreadRow) -> None:
         put_time(message.start_time, row.start_time)
     if row.end_time is not None:
         put_time(message.end_time, row.end_time)
+
+
+def client_tool(message: thread_pb2.ClientTool) -> ToolSpec:
+    """A caller's tool as a thread is pinned to it."""
+    return ToolSpec(
+        name=message.name,
+        tool="",
+        description=message.description,
+        parameters_schema_json=message.parameters_schema_json or NO_ARGUMENTS,
+        client=True,
+        result_schema_json=message.result_schema_json,
+    )
+
+
+def _put_client_tool(message: thread_pb2.ClientTool, tool: ToolSpec) -> None:
+    message.name, message.description = tool.name, tool.description
+    if tool.parameters_schema_json != NO_ARGUMENTS:
+        message.parameters_schema_json = tool.parameters_schema_json
+    message.result_schema_json = tool.result_schema_json
 
 
 def fill_waiting(message: thread_pb2.Thread, waiting: Waiting) -> None:

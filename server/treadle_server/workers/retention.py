@@ -75,6 +75,9 @@ class Retention:
         expired = await _until_done(lambda: keeping.expire_threads(now, self._default_micros))
         taken = await _until_done(keeping.purge_threads)
         taken += await _alone(keeping.prune_commits)
+        if taken:
+            await _until_done(lambda: keeping.expire_sessions(now, self._default_micros))
+        await _until_done(keeping.purge_sessions)
         taken += await _until_done(lambda: keeping.forget_threads(now))
         if taken:
             await _alone(keeping.reclaim)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from google.protobuf.empty_pb2 import Empty
@@ -35,10 +36,11 @@ def create_api_key(
     principal: str = "",
     admin: bool = False,
     expire_time: datetime | None = None,
+    object_patterns: Sequence[str] = (),
     request_id: str = "",
 ) -> Unary[ApiKey]:
     """Makes a key. Its secret comes once: if that answer got lost, a repeated call has an empty one."""
-    key = ApiKey(display_name=display_name, principal=principal, admin=admin)
+    key = ApiKey(display_name=display_name, principal=principal, admin=admin, object_patterns=object_patterns)
     if expire_time is not None:
         key.expire_time.FromDatetime(expire_time)
     request = rpc.CreateApiKeyRequest(

@@ -16,7 +16,9 @@ from treadle.v1.agent_pb2 import (
     AgentVersion,
     Document,
     EvaluationConfig,
+    MemoryRule,
     ModelSettings,
+    SessionPolicy,
 )
 from treadle.v1.approval_pb2 import ApprovalPolicy
 
@@ -42,6 +44,8 @@ class AgentFields(TypedDict, total=False):
     approval_policy: ApprovalPolicy
     on_unknown_outcome: Agent.UnknownOutcomePolicy.ValueType
     evaluation_config: EvaluationConfig
+    memory_rules: Sequence[MemoryRule]
+    session_policy: SessionPolicy
 
 
 def create_agent(

@@ -112,12 +112,17 @@ def fork_thread(
     sequence: int = 0,
     agent_version: str = "",
     text: str = "",
+    data: Any = None,
+    input: Input | None = None,
     tags: Sequence[str] = (),
     model: str = "",
     thread_id: str = "",
     request_id: str = "",
 ) -> Unary[Thread]:
-    """Makes a thread that shares another's events up to `sequence`, or all of them, and goes on by itself."""
+    """Makes a thread that shares another's events up to `sequence`, or all of them, and goes on by itself.
+
+    What is not given stays as it was; a further input is given as to `execute`.
+    """
     request = rpc.ForkThreadRequest(
         name=names.thread(thread),
         sequence=sequence,
@@ -125,10 +130,10 @@ def fork_thread(
         thread_id=thread_id,
         request_id=request_id_or_new(request_id),
     )
-    if agent_version or text or tags:
-        overrides = Thread(agent_version=agent_version, tags=tags)
-        if text:
-            overrides.input.text = text
+    overrides = Thread(agent_version=agent_version, tags=tags)
+    if text or data is not None or input is not None:
+        overrides.input.CopyFrom(input_of(text, data, input))
+    if overrides.ListFields():
         request.thread.CopyFrom(overrides)
     return Unary(request, Thread)
 

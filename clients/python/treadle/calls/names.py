@@ -15,8 +15,21 @@ def thread(name: str) -> str:
     return _full("threads", name)
 
 
+def session(name: str) -> str:
+    return _full("sessions", name)
+
+
 def tenant(name: str) -> str:
     return _full("tenants", name)
+
+
+def memory_namespace(name: str) -> str:
+    return _full("memories", name)
+
+
+def memory(namespace: str, key: str = "") -> str:
+    """Without a key the first one is the whole name."""
+    return f"{memory_namespace(namespace)}/items/{key}" if key else namespace
 
 
 def _full(collection: str, name: str) -> str:

@@ -73,6 +73,25 @@ def watch(
     return Stream(rpc.WatchThreadResponse, lambda: ThreadFollower(request, include_heartbeats), timeout)
 
 
+def watch_tree(
+    thread: str,
+    *,
+    after_cursor: str = "",
+    include_heartbeats: bool = False,
+    event_types: Sequence[str] = (),
+    timeout: float | None = None,
+) -> Stream[rpc.WatchThreadResponse]:
+    """Gives the events of a thread and of all threads that it makes by calling agents, in batches, until the
+    last of them has ended, across disconnects.
+
+    The `cursor` of a batch is where another watch of the same thread goes on after it.
+    """
+    request = rpc.WatchThreadRequest(
+        name=names.thread(thread), after_cursor=after_cursor, event_types=event_types, include_children=True
+    )
+    return Stream(rpc.WatchThreadResponse, lambda: TenantFollower(request, include_heartbeats), timeout)
+
+
 def watch_threads(
     filter: str = "",
     *,

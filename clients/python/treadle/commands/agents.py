@@ -11,6 +11,7 @@ from treadle.commands.access import access, write_json, write_rows
 
 if TYPE_CHECKING:
     from treadle.calls.agents import AgentFields
+    from treadle.v1.approval_pb2 import ApprovalPolicy
 
 app = typer.Typer(help="Make, change and list agents.", no_args_is_help=True)
 
@@ -23,6 +24,13 @@ Tools = Annotated[
     typer.Option(
         help="What it may call: `builtin/calculator`, `builtin` for all of these, or `toolGroups/{group}`."
         " Repeat it, or separate by commas."
+    ),
+]
+Approve = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Tools whose calls one person must approve: `*`, `pay*`, `builtin/remember`. Repeat it, or"
+        " separate by commas; empty for none."
     ),
 ]
 DisplayName = Annotated[str | None, typer.Option(help="Name to show to people.")]
@@ -63,11 +71,12 @@ def create(
     id: Annotated[str, typer.Option(help="Last part of its name; the server makes one if not given.")] = "",
     instructions: Instructions = None,
     tools: Tools = None,
+    approve: Approve = None,
     display_name: DisplayName = None,
     description: Description = None,
 ) -> None:
     """Makes an agent and prints its name."""
-    fields = fields_of(instructions, tools, display_name, description)
+    fields = fields_of(instructions, tools, display_name, description, approve)
     with access(context).client() as client:
         typer.echo(client.create_agent(id, model=model, **fields).name)
 
@@ -79,6 +88,7 @@ def update(
     model: Annotated[str | None, typer.Option(help="`provider:model`, as in `demo:react`.")] = None,
     instructions: Instructions = None,
     tools: Tools = None,
+    approve: Approve = None,
     display_name: DisplayName = None,
     description: Description = None,
     disabled: Annotated[
@@ -87,7 +97,7 @@ def update(
     etag: Annotated[str, typer.Option(help="Refuse if it has changed since it had this etag.")] = "",
 ) -> None:
     """Changes what is given and prints the agent's version."""
-    fields = fields_of(instructions, tools, display_name, description)
+    fields = fields_of(instructions, tools, display_name, description, approve)
     if disabled is not None:
         fields["disabled"] = disabled
     if not fields and model is None:
@@ -153,6 +163,7 @@ def fields_of(
     tools: list[str] | None,
     display_name: str | None,
     description: str | None,
+    approve: list[str] | None = None,
 ) -> AgentFields:
     """The fields that were given on the command line, and no others."""
     fields: AgentFields = {}
@@ -164,7 +175,17 @@ def fields_of(
         fields["display_name"] = display_name
     if description is not None:
         fields["description"] = description
+    if approve is not None:
+        fields["approval_policy"] = _policy(approve)
     return fields
+
+
+def _policy(given: list[str]) -> ApprovalPolicy:
+    """One rule for each pattern, in their order."""
+    from treadle.v1.approval_pb2 import ApprovalPolicy, ApprovalRule
+
+    patterns = [name.strip() for names in given for name in names.split(",") if name.strip()]
+    return ApprovalPolicy(rules=[ApprovalRule(tool_pattern=each, approvers_needed=1) for each in patterns])
 
 
 def tools_of(given: list[str]) -> tuple[list[str], list[str]]:

@@ -25,6 +25,10 @@ def create(
     id: Annotated[str, typer.Option(help="Last part of its name; the server makes one if not given.")] = "",
     display_name: Annotated[str, typer.Option(help="Name to show to people.")] = "",
     expire_time: Annotated[datetime | None, typer.Option(help="When it stops working, in UTC.")] = None,
+    object: Annotated[
+        list[str] | None,
+        typer.Option(help="An object that it reaches, `type/id` or `type/*`; several times for several."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Makes a key. Its secret, which is shown this once, is all that goes to the output."""
@@ -36,6 +40,7 @@ def create(
             principal=principal,
             admin=admin,
             expire_time=expire_time,
+            object_patterns=object or (),
         )
     if json:
         write_json(key)

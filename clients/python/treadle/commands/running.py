@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from treadle.calls.threads import ThreadFields
     from treadle.sync import SyncClient
     from treadle.v1.content_pb2 import Input
-    from treadle.v1.event_pb2 import ThreadEvent
+    from treadle.v1.event_pb2 import QuestionAsked, ThreadEvent
     from treadle.v1.thread_pb2 import Thread
     from treadle.view import View
 
@@ -110,10 +110,22 @@ def _wait(client: SyncClient, thread: str) -> None:
     """Returns when ExecuteAgent would: at the end, when paused, or when people are waited for."""
     from treadle.v1.thread_pb2 import Thread
 
-    with closing(client.watch(thread, event_types=("state_changed", "thread_ended"))) as events:
+    kinds = ("question_asked", "state_changed", "thread_ended")
+    with closing(client.watch(thread, event_types=kinds)) as events:
         for event in events:
+            if event.HasField("question_asked"):
+                _say(_question(thread, event.question_asked))
             if event.state_changed.to in (Thread.WAITING_APPROVAL, Thread.WAITING_INPUT, Thread.PAUSED):
                 return
+
+
+def _question(thread: str, asked: QuestionAsked) -> str:
+    from treadle.figures import printable
+
+    schema = asked.answer_schema_json
+    given = f"--data 'JSON that fits {schema}'" if schema else "'...'"
+    how = f"treadle threads send {thread} --answers {asked.tool_call_id} {given}"
+    return printable(f"the agent asks: {asked.question}\n(answer with {how})")
 
 
 def _detach(how_to_resume: str) -> NoReturn:
@@ -130,8 +142,9 @@ def _shortfall(thread: Thread) -> str:
     reason = value_name(thread, "stop_reason") if thread.stop_reason else ""
     what = " ".join(part for part in (value_name(thread, "state"), reason) if part)
     why = f": {one_line(thread.error.message, 1_000)}" if thread.error.message else ""
+    decide = "; decide it with treadle approvals" if thread.state == thread.WAITING_APPROVAL else ""
     more = "" if thread.HasField("end_time") else f"; {_resumption(thread.name, 0)}"
-    return f"{thread.name} is {what}{why}{more}"
+    return f"{thread.name} is {what}{why}{decide}{more}"
 
 
 def _resumption(thread: str, last: int) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from treadle.commands import thread_controls, thread_forks
 from treadle.commands.access import access, write_json, write_rows
 
 if TYPE_CHECKING:
@@ -20,6 +21,13 @@ OrderBy = Annotated[str, typer.Option(help="As in `create_time desc`, the defaul
 Limit = Annotated[int, typer.Option(min=1, help="Most threads to list.")]
 Json = Annotated[bool, typer.Option("--json", help="Write one thread a line, as JSON.")]
 Name = Annotated[str, typer.Argument(metavar="THREAD", help="Its id or `threads/{thread}`.")]
+
+app.command()(thread_controls.pause)
+app.command()(thread_controls.resume)
+app.command()(thread_controls.send)
+app.command()(thread_controls.complete)
+app.command()(thread_forks.fork)
+app.command()(thread_forks.retry)
 
 HEADERS = ("NAME", "STATE", "AGENT", "CREATED", "TOKENS", "COST", "INPUT")
 

@@ -97,6 +97,8 @@ class Agent(_message.Message):
     APPROVAL_POLICY_FIELD_NUMBER: _builtins.int
     ON_UNKNOWN_OUTCOME_FIELD_NUMBER: _builtins.int
     EVALUATION_CONFIG_FIELD_NUMBER: _builtins.int
+    SESSION_POLICY_FIELD_NUMBER: _builtins.int
+    MEMORY_RULES_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
@@ -112,7 +114,7 @@ class Agent(_message.Message):
     """Picture to show, an absolute URI of at most 2,048 characters. Never fetched by the server."""
     disabled: _builtins.bool
     """Starts no threads, and those that run end with AGENT_DISABLED. Starting one is FAILED_PRECONDITION /
-    AGENT_DISABLED.
+    AGENT_DISABLED. Disabling is PERMISSION_DENIED / PARENT_FORBIDDEN to a key that reaches some objects only.
     """
     model: _builtins.str
     """The model, `provider:model`, as in `google:gemini-2.5-flash` or `demo:react`. GetServerInfo tells which
@@ -162,14 +164,17 @@ class Agent(_message.Message):
 
     @_builtins.property
     def subagents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Agents that it may call, `agents/{agent}`, at most 32. Each call is a thread of its own. Refused with
-        NOT_SUPPORTED by servers without child threads.
+        """Agents that it may call, `agents/{agent}`, at most 32; itself too. The model sees each as a tool that is
+        called like the last part of its name, with `_` for `-`, and takes the agent's `input_schema_json`, or a
+        text as `input` where that is empty. Each call is a thread of its own, of the version that is the newest
+        when the calling thread begins, with no session. An unknown agent, or one whose name is that of a tool, is
+        FIELD_INVALID.
         """
 
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
-        """Texts that the model gets as knowledge, at most 32. Refused with NOT_SUPPORTED by servers without
-        documents.
+        """Texts that the model gets as knowledge, after the instructions and in this order: at most 32, of 64 KiB each
+        and 256 KiB together.
         """
 
     @_builtins.property
@@ -186,6 +191,17 @@ class Agent(_message.Message):
     def evaluation_config(self) -> Global___EvaluationConfig:
         """How its threads are judged. Absent means only when asked, by the standard criteria. Refused with
         NOT_SUPPORTED by servers without evaluations.
+        """
+
+    @_builtins.property
+    def session_policy(self) -> Global___SessionPolicy:
+        """How its threads go on with what was said before in their session. Absent means every default."""
+
+    @_builtins.property
+    def memory_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryRule]:
+        """The memories that its threads may use, at most 8 rules. The model gets the tool `search_memory`
+        (`builtin/search_memory`), and `save_memory` where a rule allows it; they are in no tool group. Empty means
+        none.
         """
 
     @_builtins.property
@@ -223,15 +239,17 @@ class Agent(_message.Message):
         approval_policy: _approval_pb2.ApprovalPolicy | None = ...,
         on_unknown_outcome: Global___Agent.UnknownOutcomePolicy.ValueType = ...,
         evaluation_config: Global___EvaluationConfig | None = ...,
+        session_policy: Global___SessionPolicy | None = ...,
+        memory_rules: _abc.Iterable[Global___MemoryRule] | None = ...,
         version: _builtins.int = ...,
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_policy", b"approval_policy", "create_time", b"create_time", "delete_time", b"delete_time", "evaluation_config", b"evaluation_config", "limits", b"limits", "model_settings", b"model_settings", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_policy", b"approval_policy", "create_time", b"create_time", "delete_time", b"delete_time", "evaluation_config", b"evaluation_config", "limits", b"limits", "model_settings", b"model_settings", "session_policy", b"session_policy", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_policy", b"approval_policy", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "disabled", b"disabled", "display_name", b"display_name", "documents", b"documents", "enabled_tools", b"enabled_tools", "etag", b"etag", "evaluation_config", b"evaluation_config", "image_uri", b"image_uri", "input_schema_json", b"input_schema_json", "instructions", b"instructions", "labels", b"labels", "limits", b"limits", "model", b"model", "model_settings", b"model_settings", "name", b"name", "on_unknown_outcome", b"on_unknown_outcome", "output_schema_json", b"output_schema_json", "subagents", b"subagents", "suggestions_enabled", b"suggestions_enabled", "tool_groups", b"tool_groups", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_policy", b"approval_policy", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "disabled", b"disabled", "display_name", b"display_name", "documents", b"documents", "enabled_tools", b"enabled_tools", "etag", b"etag", "evaluation_config", b"evaluation_config", "image_uri", b"image_uri", "input_schema_json", b"input_schema_json", "instructions", b"instructions", "labels", b"labels", "limits", b"limits", "memory_rules", b"memory_rules", "model", b"model", "model_settings", b"model_settings", "name", b"name", "on_unknown_outcome", b"on_unknown_outcome", "output_schema_json", b"output_schema_json", "session_policy", b"session_policy", "subagents", b"subagents", "suggestions_enabled", b"suggestions_enabled", "tool_groups", b"tool_groups", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -355,6 +373,8 @@ class AgentLimits(_message.Message):
     MAX_CONCURRENT_THREADS_FIELD_NUMBER: _builtins.int
     MAX_STARTS_FIELD_NUMBER: _builtins.int
     START_INTERVAL_FIELD_NUMBER: _builtins.int
+    MAX_DEPTH_FIELD_NUMBER: _builtins.int
+    MAX_CHILDREN_FIELD_NUMBER: _builtins.int
     max_iterations: _builtins.int
     """Most turns of the loop. 0 means 25. Reached: FAILED with MAX_ITERATIONS."""
     max_tool_calls: _builtins.int
@@ -368,9 +388,16 @@ class AgentLimits(_message.Message):
     max_concurrent_threads: _builtins.int
     """Most threads of the agent at work at one time; more stay PENDING. 0 means no limit of its own."""
     max_starts: _builtins.int
-    """Most threads begun within `start_interval`; more stay PENDING. 0 means no limit. Refused with
-    NOT_SUPPORTED by servers without start rates.
+    """Most threads begun within any `start_interval`, at most 10,000; more stay PENDING with `waiting_for`
+    START_RATE. 0 means no limit. A thread begins once, when it first is RUNNING; threads of all versions of
+    the agent that have this limit count. Refused with NOT_SUPPORTED by servers without start rates.
     """
+    max_depth: _builtins.int
+    """How deep in a tree of threads the agents that it calls may stand; a thread that no agent called stands at
+    0. At most 16, 0 means 3. A deeper call is not made, and the model is told so.
+    """
+    max_children: _builtins.int
+    """Most threads of agents that one thread called alive at one time, at most 32; further calls wait. 0 means 8."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Most time in state RUNNING. Absent means 1 hour. Reached: TIMED_OUT."""
@@ -381,7 +408,7 @@ class AgentLimits(_message.Message):
 
     @_builtins.property
     def start_interval(self) -> _duration_pb2.Duration:
-        """The time that `max_starts` counts over. Required with it, and refused without."""
+        """The time that `max_starts` counts over, at most 31 days. Required with it, and refused without."""
 
     def __init__(
         self,
@@ -395,14 +422,115 @@ class AgentLimits(_message.Message):
         max_concurrent_threads: _builtins.int = ...,
         max_starts: _builtins.int = ...,
         start_interval: _duration_pb2.Duration | None = ...,
+        max_depth: _builtins.int = ...,
+        max_children: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_lifetime", b"max_lifetime", "start_interval", b"start_interval", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_concurrent_threads", b"max_concurrent_threads", "max_cost_micros", b"max_cost_micros", "max_input_tokens", b"max_input_tokens", "max_iterations", b"max_iterations", "max_lifetime", b"max_lifetime", "max_starts", b"max_starts", "max_tool_calls", b"max_tool_calls", "start_interval", b"start_interval", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_children", b"max_children", "max_concurrent_threads", b"max_concurrent_threads", "max_cost_micros", b"max_cost_micros", "max_depth", b"max_depth", "max_input_tokens", b"max_input_tokens", "max_iterations", b"max_iterations", "max_lifetime", b"max_lifetime", "max_starts", b"max_starts", "max_tool_calls", b"max_tool_calls", "start_interval", b"start_interval", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentLimits: _TypeAlias = AgentLimits  # noqa: Y015
+
+@_typing.final
+class SessionPolicy(_message.Message):
+    """How threads of an agent go on with a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HISTORY_MESSAGES_MAX_FIELD_NUMBER: _builtins.int
+    INPUT_DEBOUNCE_FIELD_NUMBER: _builtins.int
+    history_messages_max: _builtins.int
+    """Most messages of the session's earlier threads that the model of a new one is told, at most 200. Absent
+    means 20, 0 none.
+    """
+    @_builtins.property
+    def input_debounce(self) -> _duration_pb2.Duration:
+        """A thread in a session begins once no input has come to it for so long, at most 60 s, so that inputs sent in
+        quick succession are taken together. Until then it is PENDING. Absent or zero means at once.
+        """
+
+    def __init__(
+        self,
+        *,
+        history_messages_max: _builtins.int | None = ...,
+        input_debounce: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_history_messages_max", b"_history_messages_max", "history_messages_max", b"history_messages_max", "input_debounce", b"input_debounce"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_history_messages_max", b"_history_messages_max", "history_messages_max", b"history_messages_max", "input_debounce", b"input_debounce"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__history_messages_max: _TypeAlias = _typing.Literal["history_messages_max"]  # noqa: Y015
+    _WhichOneofArgType__history_messages_max: _TypeAlias = _typing.Literal["_history_messages_max", b"_history_messages_max"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__history_messages_max) -> _WhichOneofReturnType__history_messages_max | None: ...
+
+Global___SessionPolicy: _TypeAlias = SessionPolicy  # noqa: Y015
+
+@_typing.final
+class MemoryRule(_message.Message):
+    """A namespace of memories that threads of an agent may use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Access:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _AccessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MemoryRule._Access.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACCESS_UNSPECIFIED: MemoryRule._Access.ValueType  # 0
+        """The default: READ_WRITE."""
+        READ: MemoryRule._Access.ValueType  # 1
+        """The model can search them."""
+        READ_WRITE: MemoryRule._Access.ValueType  # 2
+        """The model can also save some."""
+
+    class Access(_Access, metaclass=_AccessEnumTypeWrapper):
+        """What may be done with the memories."""
+
+    ACCESS_UNSPECIFIED: MemoryRule.Access.ValueType  # 0
+    """The default: READ_WRITE."""
+    READ: MemoryRule.Access.ValueType  # 1
+    """The model can search them."""
+    READ_WRITE: MemoryRule.Access.ValueType  # 2
+    """The model can also save some."""
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The namespace, in which these stand for what the thread has: `{agent}`, `{session}` (their ids),
+    `{subject.type}`, `{subject.id}`, `{parent_object}` and `{principal}` (who started it); as in
+    `user:{subject.id}`. Other characters are those of namespaces but `%`. In what is put in, every character
+    but letters and digits of ASCII, `.`, `_`, `~` and `-` is percent-encoded as UTF-8, so `:` keeps values apart. A
+    thread that has nothing for one of them, or for which the namespace were longer than 255 characters, has no such
+    memory, and the model is told so. At most 255 characters.
+    """
+    alias: _builtins.str
+    """What the model calls it: a lower case letter, then up to 31 of lower case letters, digits and `_`. Empty means
+    `memory`. Unique within the agent.
+    """
+    description: _builtins.str
+    """What belongs into it, as the model reads it. At most 1,024 characters."""
+    access: Global___MemoryRule.Access.ValueType
+    """What may be done with it."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        description: _builtins.str = ...,
+        access: Global___MemoryRule.Access.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "alias", b"alias", "description", b"description", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryRule: _TypeAlias = MemoryRule  # noqa: Y015
 
 @_typing.final
 class Document(_message.Message):

@@ -211,7 +211,9 @@ class DeleteAgentRequest(_message.Message):
     etag: _builtins.str
     """The etag that the agent must have, else ABORTED / ETAG_MISMATCH. Absent: any."""
     force: _builtins.bool
-    """Cancel its threads that have not ended, instead of refusing."""
+    """Cancel its threads that have not ended, instead of refusing. PERMISSION_DENIED / PARENT_FORBIDDEN to a key
+    that reaches some objects only.
+    """
     request_id: _builtins.str
     """Makes repeating safe: the same id with the same request answers the same for 24 hours. 1 to 128
     printable characters. Absent: every request counts.

@@ -27,7 +27,7 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18treadle/v1/api_key.proto\x12\ntreadle.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x03\n\x06\x41piKey\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\tprincipal\x18\x03 \x01(\tB\x05\xe2\x41\x02\x01\x05\x12\x14\n\x05\x61\x64min\x18\x04 \x01(\x08\x42\x05\xe2\x41\x02\x01\x05\x12\x14\n\x06secret\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x37\n\rlast_use_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\n \x01(\tB\x04\xe2\x41\x01\x01:L\xea\x41I\n\x12treadle.dev/ApiKey\x12\"tenants/{tenant}/apiKeys/{api_key}*\x07\x61piKeys2\x06\x61piKeyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18treadle/v1/api_key.proto\x12\ntreadle.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x03\n\x06\x41piKey\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\tprincipal\x18\x03 \x01(\tB\x05\xe2\x41\x02\x01\x05\x12\x14\n\x05\x61\x64min\x18\x04 \x01(\x08\x42\x05\xe2\x41\x02\x01\x05\x12\x14\n\x06secret\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x37\n\rlast_use_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\n \x01(\tB\x04\xe2\x41\x01\x01\x12\x1e\n\x0fobject_patterns\x18\x0b \x03(\tB\x05\xe2\x41\x02\x01\x05:L\xea\x41I\n\x12treadle.dev/ApiKey\x12\"tenants/{tenant}/apiKeys/{api_key}*\x07\x61piKeys2\x06\x61piKeyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,8 +54,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEY'].fields_by_name['last_use_time']._serialized_options = b'\342A\001\003'
   _globals['_APIKEY'].fields_by_name['etag']._loaded_options = None
   _globals['_APIKEY'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_APIKEY'].fields_by_name['object_patterns']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['object_patterns']._serialized_options = b'\342A\002\001\005'
   _globals['_APIKEY']._loaded_options = None
   _globals['_APIKEY']._serialized_options = b'\352AI\n\022treadle.dev/ApiKey\022\"tenants/{tenant}/apiKeys/{api_key}*\007apiKeys2\006apiKey'
   _globals['_APIKEY']._serialized_start=134
-  _globals['_APIKEY']._serialized_end=580
+  _globals['_APIKEY']._serialized_end=612
 # @@protoc_insertion_point(module_scope)

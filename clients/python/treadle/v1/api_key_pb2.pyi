@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -33,6 +35,7 @@ class ApiKey(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     LAST_USE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    OBJECT_PATTERNS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`tenants/{tenant}/apiKeys/{api_key}`. Set by the server; required when updating."""
     display_name: _builtins.str
@@ -67,6 +70,13 @@ class ApiKey(_message.Message):
     def last_use_time(self) -> _timestamp_pb2.Timestamp:
         """When it last was used, to the hour. Absent when it never was, or the server does not record it."""
 
+    @_builtins.property
+    def object_patterns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The objects that it reaches, `type/id` or `type/*`, at most 64: only threads and sessions whose
+        `parent_object` fits one of them, else PERMISSION_DENIED / PARENT_FORBIDDEN; in lists and streams the others
+        are left out. Empty: all, also those without a `parent_object`. Not for admins.
+        """
+
     def __init__(
         self,
         *,
@@ -80,10 +90,11 @@ class ApiKey(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         last_use_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        object_patterns: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin", b"admin", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "name", b"name", "principal", b"principal", "secret", b"secret", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin", b"admin", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "name", b"name", "object_patterns", b"object_patterns", "principal", b"principal", "secret", b"secret", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -166,6 +166,7 @@ class Approval(_message.Message):
     DECISIONS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    RESULT_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`threads/{thread}/approvals/{approval}`."""
     thread: _builtins.str
@@ -190,6 +191,10 @@ class Approval(_message.Message):
     """`tool_pattern` of the rule that asked for the approval. Empty when no rule did."""
     approvers_needed: _builtins.int
     """How many different people must approve, at least 1."""
+    result_json: _builtins.str
+    """What the call gave, canonical JSON, as the deciding person says. Only of TOOL_OUTCOME, and empty when it was
+    to run again.
+    """
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Approval.Vote]:
         """The answers so far, in the order in which they became durable."""
@@ -220,10 +225,11 @@ class Approval(_message.Message):
         decisions: _abc.Iterable[Global___Approval.Vote] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        result_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvers_needed", b"approvers_needed", "arguments_digest", b"arguments_digest", "arguments_json", b"arguments_json", "create_time", b"create_time", "decisions", b"decisions", "edited_arguments_json", b"edited_arguments_json", "effect", b"effect", "expire_time", b"expire_time", "kind", b"kind", "name", b"name", "rule", b"rule", "state", b"state", "thread", b"thread", "tool", b"tool", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvers_needed", b"approvers_needed", "arguments_digest", b"arguments_digest", "arguments_json", b"arguments_json", "create_time", b"create_time", "decisions", b"decisions", "edited_arguments_json", b"edited_arguments_json", "effect", b"effect", "expire_time", b"expire_time", "kind", b"kind", "name", b"name", "result_json", b"result_json", "rule", b"rule", "state", b"state", "thread", b"thread", "tool", b"tool", "tool_call_id", b"tool_call_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,20 +272,30 @@ class ApprovalRule(_message.Message):
     EXCLUDE_STARTER_FIELD_NUMBER: _builtins.int
     EXPIRE_AFTER_FIELD_NUMBER: _builtins.int
     tool_pattern: _builtins.str
-    """The tool's name, where `*` stands for any characters. Empty fits every tool. At most 255 characters."""
+    """The tool's name as the model calls it, or its resource, as in `builtin/remember`; `*` stands for any
+    characters. Empty fits every tool. At most 255 characters.
+    """
     effect: _tool_pb2.Tool.Effect.ValueType
     """Fits only tools of this effect. EFFECT_UNSPECIFIED fits every effect."""
     argument_predicate: _builtins.str
-    """JMESPath expression over the arguments; fits when it gives a value that is neither false, null nor
-    empty. Empty fits every call. At most 1,024 characters.
+    """Expression over the arguments, as in `amount > 100 and currency != "EUR"`; fits when it gives a value that
+    is neither false, null, 0 nor empty. Where it cannot be computed for the arguments given, it fits in a rule
+    that asks people and does not fit in one that exempts. Arguments stand by their names, all of them as `arguments`, inner values as in
+    `customer.country` or `lines[0]["sku"]`. There are numbers, texts, `true`, `false`, `null`, lists, `+ - * /
+    // %`, comparisons, `in`, `and`, `or`, `not`, `a if b else c`, and the functions len, abs, min, max, lower,
+    upper, startswith and endswith. Empty fits every call. At most 1,024 characters.
     """
     approvers_needed: _builtins.int
     """How many different people must approve, at most 10. 0 exempts the calls that fit from later rules."""
     exclude_starter: _builtins.bool
-    """The principal that started the thread may not approve."""
+    """The principal that started the thread may not approve: PERMISSION_DENIED / APPROVER_EXCLUDED. It may reject.
+    On a server without keys all callers are one principal.
+    """
     @_builtins.property
     def expire_after(self) -> _duration_pb2.Duration:
-        """How long an approval waits before it expires, which counts as a rejection. Absent: it does not expire."""
+        """How long an approval waits before it expires, which counts as a rejection; at most 10 years. Absent: it does
+        not expire. 5 minutes before, or after half of the time if that is later, `approval_expiring` says so.
+        """
 
     def __init__(
         self,

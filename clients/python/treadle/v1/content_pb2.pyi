@@ -33,7 +33,8 @@ class Input(_message.Message):
     """Plain text for the model. At most 64 KiB of UTF-8, else INVALID_ARGUMENT / REQUEST_TOO_LARGE."""
     data_json: _builtins.str
     """Any JSON value as text. At most 64 KiB and 64 levels deep; NaN, infinities and lone surrogates are
-    refused. Checked against `Agent.input_schema_json` where the agent has one. Kept as canonical JSON.
+    refused. The input that a thread begins with is checked against `Agent.input_schema_json` where the agent
+    has one, an answer against the question's `answer_schema_json`. Kept as canonical JSON.
     """
     @_builtins.property
     def data(self) -> _struct_pb2.Struct:

@@ -86,7 +86,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     APPROVAL_STALE: _ErrorReason.ValueType  # 15
     """ABORTED. The arguments_digest is not that of the arguments that wait: read the approval again.
-    Example: `{"arguments_digest": "sha256:9f86d0..."}`.
+    Example: `{"approval": "threads/t1/approvals/a1"}`.
     """
     ETAG_MISMATCH: _ErrorReason.ValueType  # 16
     """ABORTED. The resource has changed since the caller read it: read it again.
@@ -153,6 +153,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     INTERNAL: _ErrorReason.ValueType  # 29
     """INTERNAL. A fault of the server, whose log knows more. RequestInfo carries the id to ask for.
     Example: `{}`.
+    """
+    APPROVER_EXCLUDED: _ErrorReason.ValueType  # 30
+    """PERMISSION_DENIED. Who started the thread may not approve: the rule has `exclude_starter`.
+    Example: `{"approval": "threads/t1/approvals/approval-call-1-1"}`.
+    """
+    QUOTA_EXCEEDED: _ErrorReason.ValueType  # 31
+    """RESOURCE_EXHAUSTED. There is as much as may be kept, until something of it is deleted. QuotaFailure says what is
+    limited.
+    Example: `{"limit": "10000"}`.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -224,7 +233,7 @@ Example: `{"approval": "threads/t1/approvals/a1", "state": "REJECTED"}`.
 """
 APPROVAL_STALE: ErrorReason.ValueType  # 15
 """ABORTED. The arguments_digest is not that of the arguments that wait: read the approval again.
-Example: `{"arguments_digest": "sha256:9f86d0..."}`.
+Example: `{"approval": "threads/t1/approvals/a1"}`.
 """
 ETAG_MISMATCH: ErrorReason.ValueType  # 16
 """ABORTED. The resource has changed since the caller read it: read it again.
@@ -291,5 +300,14 @@ Example: `{"method": "/treadle.v1.ThreadService/ForkThread"}`.
 INTERNAL: ErrorReason.ValueType  # 29
 """INTERNAL. A fault of the server, whose log knows more. RequestInfo carries the id to ask for.
 Example: `{}`.
+"""
+APPROVER_EXCLUDED: ErrorReason.ValueType  # 30
+"""PERMISSION_DENIED. Who started the thread may not approve: the rule has `exclude_starter`.
+Example: `{"approval": "threads/t1/approvals/approval-call-1-1"}`.
+"""
+QUOTA_EXCEEDED: ErrorReason.ValueType  # 31
+"""RESOURCE_EXHAUSTED. There is as much as may be kept, until something of it is deleted. QuotaFailure says what is
+limited.
+Example: `{"limit": "10000"}`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -14,6 +14,7 @@ from google.rpc import status_pb2 as _status_pb2
 from treadle.v1 import approval_pb2 as _approval_pb2
 from treadle.v1 import content_pb2 as _content_pb2
 from treadle.v1 import iteration_pb2 as _iteration_pb2
+from treadle.v1 import session_pb2 as _session_pb2
 from treadle.v1 import thread_pb2 as _thread_pb2
 from treadle.v1 import tool_pb2 as _tool_pb2
 from treadle.v1 import usage_pb2 as _usage_pb2
@@ -74,6 +75,7 @@ class ThreadEvent(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     THREAD_ENDED_FIELD_NUMBER: _builtins.int
+    HISTORY_RECALLED_FIELD_NUMBER: _builtins.int
     thread: _builtins.str
     """The thread that it happened to, `threads/{thread}`."""
     sequence: _builtins.int
@@ -222,6 +224,12 @@ class ThreadEvent(_message.Message):
     def thread_ended(self) -> Global___ThreadEnded:
         """The thread ended. Occurs once and is always the last event."""
 
+    @_builtins.property
+    def history_recalled(self) -> Global___HistoryRecalled:
+        """What was said earlier in its session, as the model is told. Before the first turn, and only when there is
+        something.
+        """
+
     def __init__(
         self,
         *,
@@ -263,12 +271,13 @@ class ThreadEvent(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         snapshot: _thread_pb2.Thread | None = ...,
         thread_ended: Global___ThreadEnded | None = ...,
+        history_recalled: Global___HistoryRecalled | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_expiring", b"approval_expiring", "approval_requested", b"approval_requested", "approval_vote_recorded", b"approval_vote_recorded", "budget_alert", b"budget_alert", "child_thread_ended", b"child_thread_ended", "child_thread_started", b"child_thread_started", "context_compacted", b"context_compacted", "control_requested", b"control_requested", "event_time", b"event_time", "execution_recovered", b"execution_recovered", "heartbeat", b"heartbeat", "input_received", b"input_received", "iteration_started", b"iteration_started", "message_completed", b"message_completed", "message_delta", b"message_delta", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "output_rejected", b"output_rejected", "payload", b"payload", "question_asked", b"question_asked", "redacted", b"redacted", "snapshot", b"snapshot", "state_changed", b"state_changed", "suggestions_offered", b"suggestions_offered", "tasks_updated", b"tasks_updated", "thought_recorded", b"thought_recorded", "thread_created", b"thread_created", "thread_ended", b"thread_ended", "thread_forked", b"thread_forked", "tool_attempt_failed", b"tool_attempt_failed", "tool_call_completed", b"tool_call_completed", "tool_call_progress", b"tool_call_progress", "tool_call_requested", b"tool_call_requested", "tool_call_started", b"tool_call_started", "usage_recorded", b"usage_recorded"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_expiring", b"approval_expiring", "approval_requested", b"approval_requested", "approval_vote_recorded", b"approval_vote_recorded", "budget_alert", b"budget_alert", "child_thread_ended", b"child_thread_ended", "child_thread_started", b"child_thread_started", "context_compacted", b"context_compacted", "control_requested", b"control_requested", "event_time", b"event_time", "execution_recovered", b"execution_recovered", "heartbeat", b"heartbeat", "history_recalled", b"history_recalled", "input_received", b"input_received", "iteration_started", b"iteration_started", "message_completed", b"message_completed", "message_delta", b"message_delta", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "output_rejected", b"output_rejected", "payload", b"payload", "question_asked", b"question_asked", "redacted", b"redacted", "snapshot", b"snapshot", "state_changed", b"state_changed", "suggestions_offered", b"suggestions_offered", "tasks_updated", b"tasks_updated", "thought_recorded", b"thought_recorded", "thread_created", b"thread_created", "thread_ended", b"thread_ended", "thread_forked", b"thread_forked", "tool_attempt_failed", b"tool_attempt_failed", "tool_call_completed", b"tool_call_completed", "tool_call_progress", b"tool_call_progress", "tool_call_requested", b"tool_call_requested", "tool_call_started", b"tool_call_started", "usage_recorded", b"usage_recorded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_expiring", b"approval_expiring", "approval_requested", b"approval_requested", "approval_vote_recorded", b"approval_vote_recorded", "budget_alert", b"budget_alert", "child_thread_ended", b"child_thread_ended", "child_thread_started", b"child_thread_started", "context_compacted", b"context_compacted", "control_requested", b"control_requested", "event_time", b"event_time", "execution_recovered", b"execution_recovered", "heartbeat", b"heartbeat", "input_received", b"input_received", "iteration", b"iteration", "iteration_started", b"iteration_started", "message_completed", b"message_completed", "message_delta", b"message_delta", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "output_rejected", b"output_rejected", "payload", b"payload", "question_asked", b"question_asked", "redacted", b"redacted", "sequence", b"sequence", "snapshot", b"snapshot", "state_changed", b"state_changed", "suggestions_offered", b"suggestions_offered", "tasks_updated", b"tasks_updated", "thought_recorded", b"thought_recorded", "thread", b"thread", "thread_created", b"thread_created", "thread_ended", b"thread_ended", "thread_forked", b"thread_forked", "tool_attempt_failed", b"tool_attempt_failed", "tool_call_completed", b"tool_call_completed", "tool_call_progress", b"tool_call_progress", "tool_call_requested", b"tool_call_requested", "tool_call_started", b"tool_call_started", "usage_recorded", b"usage_recorded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_expiring", b"approval_expiring", "approval_requested", b"approval_requested", "approval_vote_recorded", b"approval_vote_recorded", "budget_alert", b"budget_alert", "child_thread_ended", b"child_thread_ended", "child_thread_started", b"child_thread_started", "context_compacted", b"context_compacted", "control_requested", b"control_requested", "event_time", b"event_time", "execution_recovered", b"execution_recovered", "heartbeat", b"heartbeat", "history_recalled", b"history_recalled", "input_received", b"input_received", "iteration", b"iteration", "iteration_started", b"iteration_started", "message_completed", b"message_completed", "message_delta", b"message_delta", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "output_rejected", b"output_rejected", "payload", b"payload", "question_asked", b"question_asked", "redacted", b"redacted", "sequence", b"sequence", "snapshot", b"snapshot", "state_changed", b"state_changed", "suggestions_offered", b"suggestions_offered", "tasks_updated", b"tasks_updated", "thought_recorded", b"thought_recorded", "thread", b"thread", "thread_created", b"thread_created", "thread_ended", b"thread_ended", "thread_forked", b"thread_forked", "tool_attempt_failed", b"tool_attempt_failed", "tool_call_completed", b"tool_call_completed", "tool_call_progress", b"tool_call_progress", "tool_call_requested", b"tool_call_requested", "tool_call_started", b"tool_call_started", "usage_recorded", b"usage_recorded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["thread_created", "thread_forked", "state_changed", "control_requested", "input_received", "iteration_started", "model_call_started", "message_delta", "thought_recorded", "message_completed", "model_call_failed", "output_rejected", "usage_recorded", "tool_call_requested", "tool_call_started", "tool_attempt_failed", "tool_call_progress", "tool_call_completed", "approval_requested", "approval_expiring", "approval_vote_recorded", "approval_decided", "question_asked", "budget_alert", "suggestions_offered", "tasks_updated", "context_compacted", "child_thread_started", "child_thread_ended", "execution_recovered", "redacted", "heartbeat", "snapshot", "thread_ended"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["thread_created", "thread_forked", "state_changed", "control_requested", "input_received", "iteration_started", "model_call_started", "message_delta", "thought_recorded", "message_completed", "model_call_failed", "output_rejected", "usage_recorded", "tool_call_requested", "tool_call_started", "tool_attempt_failed", "tool_call_progress", "tool_call_completed", "approval_requested", "approval_expiring", "approval_vote_recorded", "approval_decided", "question_asked", "budget_alert", "suggestions_offered", "tasks_updated", "context_compacted", "child_thread_started", "child_thread_ended", "execution_recovered", "redacted", "heartbeat", "snapshot", "thread_ended", "history_recalled"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -321,6 +330,8 @@ class ThreadCreated(_message.Message):
     FORKED_FROM_FIELD_NUMBER: _builtins.int
     RETRIED_FROM_FIELD_NUMBER: _builtins.int
     INITIAL_CONTEXT_IGNORED_FIELD_NUMBER: _builtins.int
+    PARENT_CALL_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """`sessions/{session}`. Empty when it has none."""
     parent_object: _builtins.str
@@ -328,9 +339,11 @@ class ThreadCreated(_message.Message):
     parent_thread: _builtins.str
     """The thread whose agent called this one's, `threads/{thread}`. Empty when a caller made it."""
     forked_from: _builtins.str
-    """The thread that it was forked from, `threads/{thread}`. Empty when it was not."""
+    """Empty. The first event of a fork is a copy of the other thread's; `thread_forked` names that."""
     retried_from: _builtins.str
-    """The thread that it is a retry of, `threads/{thread}`. Empty when it is none."""
+    """The thread that it is a retry of, `threads/{thread}`. Empty when it is none, and when it is a retry of a
+    fork: then `thread_forked` says so.
+    """
     initial_context_ignored: _builtins.bool
     """`context.initial` was given and not used, because the session had started before."""
     @_builtins.property
@@ -345,6 +358,14 @@ class ThreadCreated(_message.Message):
     def trigger(self) -> _thread_pb2.Trigger:
         """What made it begin."""
 
+    @_builtins.property
+    def parent_call(self) -> Global___ParentCall:
+        """The call of the parent thread that it does. Absent when a caller made it."""
+
+    @_builtins.property
+    def context(self) -> _thread_pb2.ThreadContext:
+        """What the model is told besides the inputs: `initial` is that of the session. Absent when there is nothing."""
+
     def __init__(
         self,
         *,
@@ -357,28 +378,92 @@ class ThreadCreated(_message.Message):
         forked_from: _builtins.str = ...,
         retried_from: _builtins.str = ...,
         initial_context_ignored: _builtins.bool = ...,
+        parent_call: Global___ParentCall | None = ...,
+        context: _thread_pb2.ThreadContext | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "subject", b"subject", "trigger", b"trigger"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "parent_call", b"parent_call", "spec", b"spec", "subject", b"subject", "trigger", b"trigger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forked_from", b"forked_from", "initial_context_ignored", b"initial_context_ignored", "parent_object", b"parent_object", "parent_thread", b"parent_thread", "retried_from", b"retried_from", "session", b"session", "spec", b"spec", "subject", b"subject", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "forked_from", b"forked_from", "initial_context_ignored", b"initial_context_ignored", "parent_call", b"parent_call", "parent_object", b"parent_object", "parent_thread", b"parent_thread", "retried_from", b"retried_from", "session", b"session", "spec", b"spec", "subject", b"subject", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ThreadCreated: _TypeAlias = ThreadCreated  # noqa: Y015
 
 @_typing.final
+class HistoryRecalled(_message.Message):
+    """What was said in the threads of the session that ended before, oldest first. A copy: it stays as it is when those
+    are deleted.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    OLDER_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    older_left_out: _builtins.bool
+    """There were older ones, or longer ones than there was room for."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.SessionMessage]:
+        """The newest messages, as many as the agent's `session_policy` has it, and at most 64 KiB of text."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[_session_pb2.SessionMessage] | None = ...,
+        older_left_out: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "older_left_out", b"older_left_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistoryRecalled: _TypeAlias = HistoryRecalled  # noqa: Y015
+
+@_typing.final
+class ParentCall(_message.Message):
+    """The call of another thread's agent that a thread was made for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    tool_call_id: _builtins.str
+    """The call within the parent thread."""
+    depth: _builtins.int
+    """How many threads are above this one in its tree: 1 for the child of a thread that a caller made."""
+    def __init__(
+        self,
+        *,
+        tool_call_id: _builtins.str = ...,
+        depth: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ParentCall: _TypeAlias = ParentCall  # noqa: Y015
+
+@_typing.final
 class ThreadForked(_message.Message):
-    """The events before this one are copies from another thread."""
+    """The events before this one are copies from another thread, with their times. From here on the thread is
+    PENDING and goes on by itself: controls that were asked of the other one do not hold for it, approvals of
+    calls that are open are asked for again, and the tokens and costs before are the other one's.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FORKED_FROM_FIELD_NUMBER: _builtins.int
     FORKED_SEQUENCE_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
+    RETRIED_FROM_FIELD_NUMBER: _builtins.int
     forked_from: _builtins.str
     """The thread that they come from, `threads/{thread}`."""
     forked_sequence: _builtins.int
     """Sequence of the last event copied."""
+    retried_from: _builtins.str
+    """The fork that it is a retry of, `threads/{thread}`. Empty when it is none."""
     @_builtins.property
     def spec(self) -> Global___SpecReference:
         """What it runs from here on."""
@@ -389,10 +474,11 @@ class ThreadForked(_message.Message):
         forked_from: _builtins.str = ...,
         forked_sequence: _builtins.int = ...,
         spec: Global___SpecReference | None = ...,
+        retried_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forked_from", b"forked_from", "forked_sequence", b"forked_sequence", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forked_from", b"forked_from", "forked_sequence", b"forked_sequence", "retried_from", b"retried_from", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1143,6 +1229,7 @@ class ApprovalDecided(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     EDITED_ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    RESULT_JSON_FIELD_NUMBER: _builtins.int
     approval_id: _builtins.str
     """Last part of `threads/{thread}/approvals/{approval}`."""
     state: _approval_pb2.Approval.State.ValueType
@@ -1151,6 +1238,8 @@ class ApprovalDecided(_message.Message):
     """What the deciding person said. Empty when they said nothing, and when no person decided."""
     edited_arguments_json: _builtins.str
     """The arguments to run with instead, canonical JSON. Empty when they were not edited."""
+    result_json: _builtins.str
+    """What the call gave, canonical JSON, as the deciding person says. Only where the outcome was unknown."""
     def __init__(
         self,
         *,
@@ -1158,10 +1247,11 @@ class ApprovalDecided(_message.Message):
         state: _approval_pb2.Approval.State.ValueType = ...,
         message: _builtins.str = ...,
         edited_arguments_json: _builtins.str = ...,
+        result_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "edited_arguments_json", b"edited_arguments_json", "message", b"message", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "edited_arguments_json", b"edited_arguments_json", "message", b"message", "result_json", b"result_json", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

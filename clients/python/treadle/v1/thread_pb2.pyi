@@ -250,9 +250,11 @@ class Thread(_message.Message):
         REJECT: Thread._BusyPolicy.ValueType  # 2
         """Refuse with FAILED_PRECONDITION / SESSION_BUSY."""
         INTERRUPT: Thread._BusyPolicy.ValueType  # 3
-        """Cancel it, then begin."""
+        """Cancel it, and those that wait behind it, at most 100; then begin."""
         STEER: Thread._BusyPolicy.ValueType  # 4
-        """Make no thread: hand the input to that thread and return it."""
+        """Make no thread: hand the input to that thread and return it; nothing else of the request is used then.
+        A thread is made when there is none, or it is about to end.
+        """
 
     class BusyPolicy(_BusyPolicy, metaclass=_BusyPolicyEnumTypeWrapper):
         """What to do when the session's thread has not ended."""
@@ -264,9 +266,11 @@ class Thread(_message.Message):
     REJECT: Thread.BusyPolicy.ValueType  # 2
     """Refuse with FAILED_PRECONDITION / SESSION_BUSY."""
     INTERRUPT: Thread.BusyPolicy.ValueType  # 3
-    """Cancel it, then begin."""
+    """Cancel it, and those that wait behind it, at most 100; then begin."""
     STEER: Thread.BusyPolicy.ValueType  # 4
-    """Make no thread: hand the input to that thread and return it."""
+    """Make no thread: hand the input to that thread and return it; nothing else of the request is used then.
+    A thread is made when there is none, or it is about to end.
+    """
 
     class _View:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -399,7 +403,10 @@ class Thread(_message.Message):
     iterations_truncated: _builtins.bool
     """Iterations were left out to keep the answer within 1 MiB; ListIterations gives them all."""
     forked_from: _builtins.str
-    """The thread that it was forked from, `threads/{thread}`. Empty when it was not."""
+    """The thread that it was forked from, `threads/{thread}`. Empty when it was not. What a fork shares counts in
+    its iterations, `iteration_count`, `actions_taken`, `tools_used`, `tasks` and `extra_metadata`, and not in
+    its usage, costs and times, which are its own.
+    """
     retried_from: _builtins.str
     """The thread that it is a retry of, `threads/{thread}`. Empty when it is none."""
     last_sequence: _builtins.int
@@ -440,7 +447,11 @@ class Thread(_message.Message):
 
     @_builtins.property
     def client_tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientTool]:
-        """Tools that the caller runs itself and answers by SubmitToolResult, at most 64."""
+        """Tools that the caller runs itself and answers by SubmitToolResult, at most 64 and 128 KiB together. The
+        model sees them after the agent's own. A call of one is a `tool_call_requested` with verdict CLIENT, or
+        with NEEDS_APPROVAL and then approved, with the edited arguments of `approval_decided` if there are any. It
+        shows in `waiting_for` until it is answered.
+        """
 
     @_builtins.property
     def webhook_targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -472,7 +483,9 @@ class Thread(_message.Message):
 
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
-        """The agent's own list of what is to do. Empty when it keeps none."""
+        """The agent's own list of what is to do, at most 50 items, as it last gave it to the tool
+        `builtin/update_tasks`. Empty when it keeps none.
+        """
 
     @_builtins.property
     def tools_used(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -488,7 +501,7 @@ class Thread(_message.Message):
 
     @_builtins.property
     def tree_cost(self) -> _usage_pb2.Cost:
-        """What its model calls and those of all its descendants cost."""
+        """What its model calls and those of its descendants that have ended cost. Not known when one outlived it."""
 
     @_builtins.property
     def iterations(self) -> _containers.RepeatedCompositeFieldContainer[_iteration_pb2.Iteration]:
@@ -496,7 +509,11 @@ class Thread(_message.Message):
 
     @_builtins.property
     def extra_metadata(self) -> _struct_pb2.Struct:
-        """Data that tools and the runtime attach. Absent when there is none."""
+        """Data that tools and the runtime attach. Absent before the thread first runs. `runtime` holds how it went:
+        `model_calls` and `model_calls_failed` (attempts), `turns_rejected`, `tool_calls` (how many ended in each
+        status, by its name), `tool_attempts_failed`, `inputs_received` and `recoveries`; counts of 0 are left
+        out.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -586,8 +603,9 @@ class ThreadContext(_message.Message):
     ADDITIONAL_FIELD_NUMBER: _builtins.int
     initial: _builtins.str
     """Holds for the whole session. Used by the thread that starts the session; for others it is not used, and
-    `thread_created.initial_context_ignored` says so. At most 4,096 characters. Refused with NOT_SUPPORTED by
-    servers without sessions.
+    `thread_created.initial_context_ignored` says so. In answers it is that of the session. At most 4,096
+    characters. Without a session it holds for the thread. Refused with NOT_SUPPORTED by servers without
+    sessions.
     """
     additional: _builtins.str
     """Holds for this thread. At most 1,024 characters."""
@@ -699,22 +717,32 @@ class ClientTool(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PARAMETERS_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
+    RESULT_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """What the model calls it: 1 to 64 letters, digits, underscores and hyphens; unlike the agent's tools."""
+    """What the model calls it: 1 to 64 letters, digits, underscores and hyphens, with a letter or an underscore
+    first. Unlike the agent's tools and the others here, else FIELD_INVALID.
+    """
     description: _builtins.str
     """What it does and when to use it, as the model reads it. At most 4,096 characters."""
     parameters_schema_json: _builtins.str
-    """JSON Schema of the arguments, an object schema. Empty means no arguments."""
+    """JSON Schema of the arguments, an object schema. At most 16 KiB. Empty means no arguments. Every call is
+    checked against it before the caller hears of it.
+    """
+    result_schema_json: _builtins.str
+    """JSON Schema that a result must fit, else SubmitToolResult is FIELD_INVALID. At most 16 KiB. Empty means any
+    result.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         description: _builtins.str = ...,
         parameters_schema_json: _builtins.str = ...,
+        result_schema_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "parameters_schema_json", b"parameters_schema_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "parameters_schema_json", b"parameters_schema_json", "result_schema_json", b"result_schema_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -743,7 +771,9 @@ class WaitingFor(_message.Message):
         CHILDREN: WaitingFor._Kind.ValueType  # 4
         """A child thread to end; `resource` is that thread."""
         SESSION: WaitingFor._Kind.ValueType  # 5
-        """The session's other thread to end; `resource` is that thread."""
+        """The session's other thread to end; `resource` is that thread. Or, while none is at work, the session's
+        `input_debounce` to be over; `resource` is the session then.
+        """
         AGENT_LIMIT: WaitingFor._Kind.ValueType  # 6
         """Fewer threads of its agent at work; `resource` is the agent."""
         TENANT_LIMIT: WaitingFor._Kind.ValueType  # 7
@@ -767,7 +797,9 @@ class WaitingFor(_message.Message):
     CHILDREN: WaitingFor.Kind.ValueType  # 4
     """A child thread to end; `resource` is that thread."""
     SESSION: WaitingFor.Kind.ValueType  # 5
-    """The session's other thread to end; `resource` is that thread."""
+    """The session's other thread to end; `resource` is that thread. Or, while none is at work, the session's
+    `input_debounce` to be over; `resource` is the session then.
+    """
     AGENT_LIMIT: WaitingFor.Kind.ValueType  # 6
     """Fewer threads of its agent at work; `resource` is the agent."""
     TENANT_LIMIT: WaitingFor.Kind.ValueType  # 7
@@ -843,7 +875,7 @@ class Task(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     title: _builtins.str
-    """What is to do, in the model's words."""
+    """What is to do, in the model's words: 1 to 200 characters."""
     state: Global___Task.State.ValueType
     """How far it is."""
     def __init__(

@@ -110,8 +110,10 @@ class ExecuteAgentStreamRequest(_message.Message):
     include_deltas: _builtins.bool
     """Send pieces of what the model is saying, `message_delta`, and `tool_call_progress` as they come."""
     include_children: _builtins.bool
-    """Send the events of its descendants too. Then resume by cursor, not by sequence. Refused with
-    NOT_SUPPORTED by servers without child threads.
+    """Send the events of the threads too that it makes by calling agents, of theirs, and so on, until the last of
+    them has ended. The first answer is a heartbeat. Each thread's events come in order and none is missing;
+    between threads there is no order. Then resume by WatchThread with a cursor: `after_sequence` is
+    FIELD_INVALID. Together with `include_deltas` it is NOT_SUPPORTED.
     """
     after_sequence: _builtins.int
     """Send only events with a greater sequence. 0 means from the start. After a broken stream, send the last
@@ -207,16 +209,18 @@ class WatchThreadRequest(_message.Message):
     include_deltas: _builtins.bool
     """Send pieces of what the model is saying, `message_delta`, and `tool_call_progress` as they come."""
     include_children: _builtins.bool
-    """Send the events of its descendants too. Then resume by cursor, not by sequence. Refused with
-    NOT_SUPPORTED by servers without child threads.
+    """Send the events of the threads too that it makes by calling agents, of theirs, and so on, until the last of
+    them has ended. The first answer is a heartbeat, after the snapshot if one is asked for. Each thread's events
+    come in order and none is missing; between threads there is no order. Then resume by cursor:
+    `after_sequence` is FIELD_INVALID. Together with `include_deltas` it is NOT_SUPPORTED.
     """
     snapshot: _builtins.bool
     """Begin with the thread as it is now, `snapshot`, view FULL; events that it takes into account and that
     come after `after_sequence` follow all the same.
     """
     after_cursor: _builtins.str
-    """With `include_children`: go on after this `cursor` of an earlier stream. FIELD_INVALID together with
-    `after_sequence`, or when the cursor belongs to another request.
+    """Go on after this `cursor` of an earlier stream of the same thread, of WatchThread or ExecuteAgentStream.
+    FIELD_INVALID without `include_children`, or when the cursor belongs to another request.
     """
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -283,8 +287,9 @@ class WatchThreadsRequest(_message.Message):
     AFTER_CURSOR_FIELD_NUMBER: _builtins.int
     EVENT_TYPES_FIELD_NUMBER: _builtins.int
     filter: _builtins.str
-    """Watch only threads that fit, an AIP-160 expression over `agent`, `session`, `tags`, `labels.{key}`,
-    `subject.type`, `subject.id` and `trigger.type`. Absent: all threads.
+    """Watch only threads that fit, an AIP-160 expression over `agent`, `agent_version`, `session`,
+    `parent_object`, `tags`, `labels.{key}`, `subject.type`, `subject.id`, `trigger.type` and
+    `trigger.triggered_by`. Absent: all threads.
     """
     after_cursor: _builtins.str
     """Go on after this `cursor` of an earlier stream with the same filter. Absent: only what happens from now
@@ -491,15 +496,17 @@ class ListThreadsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before; absent for the first. The other fields must be as they were."""
     filter: _builtins.str
-    """AIP-160 expression over `state`, `stop_reason`, `agent`, `session`, `tags`, `labels.{key}`,
-    `subject.type`, `subject.id`, `trigger.type`, `trigger.triggered_by`, `create_time`, `start_time`,
-    `end_time`, `update_time`, `cost.cost_micros` and `usage.total_tokens`, as in
+    """AIP-160 expression over `state`, `stop_reason`, `success`, `agent`, `agent_version` (by `=` alone),
+    `session`, `parent_object`, `parent_thread` (by `=` alone), `tags`, `labels.{key}`, `subject.type`,
+    `subject.id`, `trigger.type`, `trigger.triggered_by`, `create_time`, `start_time`, `end_time`,
+    `update_time`, `iteration_count`, `actions_taken`, `cost.cost_micros` and `usage.total_tokens`, as in
     `state = RUNNING AND tags:"nightly"`. Absent: all threads.
     """
     order_by: _builtins.str
     """Field to order by, with an optional ` desc`: `create_time`, `start_time`, `end_time`, `update_time` (of the
-    last change of state), `cost.cost_micros` or `usage.total_tokens`. `state`, `stop_reason`, `agent`,
-    `session` and several fields are refused with NOT_SUPPORTED. Absent: `create_time desc`.
+    last change of state), `iteration_count`, `actions_taken`, `cost.cost_micros` or `usage.total_tokens`.
+    `state`, `stop_reason`, `agent`, `session` and several fields are refused with NOT_SUPPORTED. Absent:
+    `create_time desc`.
     """
     view: _thread_pb2.Thread.View.ValueType
     """How much of each thread to answer. Absent: BASIC. A page holds at most 1 MiB and always at least one
@@ -749,7 +756,9 @@ class CompleteThreadRequest(_message.Message):
     """
     @_builtins.property
     def output(self) -> _content_pb2.Content:
-        """The thread's output. Absent: what there is of it."""
+        """The thread's output, in place of what there is of it; not checked against the agent's
+        `output_schema_json`. Absent: what there is.
+        """
 
     def __init__(
         self,
@@ -781,7 +790,9 @@ class SendThreadInputRequest(_message.Message):
     name: _builtins.str
     """`threads/{thread}`."""
     tool_call_id: _builtins.str
-    """The question that it answers, as `question_asked` named it. Absent: it steers."""
+    """The question that it answers, as `question_asked` named it. Absent: it steers. An answer to a question with
+    an `answer_schema_json` must have `data_json` that fits it, else FIELD_INVALID naming `input.data_json`.
+    """
     request_id: _builtins.str
     """Makes repeating safe: the same id with the same request is done once for 24 hours. 1 to 128
     printable characters. Absent: every request counts.
@@ -822,14 +833,16 @@ class SubmitToolResultRequest(_message.Message):
     tool_call_id: _builtins.str
     """The call, as `tool_call_requested` named it."""
     result_json: _builtins.str
-    """What the tool gave, any JSON value as text. At most 64 KiB and 64 levels deep."""
+    """What the tool gave, any JSON value as text. At most 64 KiB and 64 levels deep. FIELD_INVALID when it does
+    not fit the tool's `result_schema_json`.
+    """
     request_id: _builtins.str
     """Makes repeating safe: the same id with the same request is done once for 24 hours. 1 to 128
     printable characters. Absent: every request counts.
     """
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """What went wrong. The model reads the message."""
+        """What went wrong. The model reads the code's name and the message; `code` must not be OK."""
 
     def __init__(
         self,
@@ -865,7 +878,10 @@ class ForkThreadRequest(_message.Message):
     name: _builtins.str
     """The thread to fork, `threads/{thread}`."""
     sequence: _builtins.int
-    """Sequence of the last event to share. 0 means all there are."""
+    """Sequence of the last event to share. 0 means all there are. `thread_ended` is never shared: asking for it
+    shares all that is before. More than 10,000 events or 16 MiB are FIELD_INVALID. With 1, `thread.input` is
+    required: the first event has none.
+    """
     model: _builtins.str
     """The model to go on with, `provider:model`. Absent: the version's own."""
     thread_id: _builtins.str

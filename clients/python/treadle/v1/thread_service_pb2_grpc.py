@@ -286,7 +286,8 @@ class ThreadServiceServicer:
 
     def SendThreadInput(self, request, context):
         """Answers a question of the agent, or steers it: the model sees the input at the next turn. Durable when
-        this returns. Refused once the thread has ended, and when the question is not open.
+        this returns. Refused once the thread has ended, and when the question is not open. RESOURCE_EXHAUSTED /
+        CONCURRENCY_LIMITED when 100 inputs wait to be taken already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -301,15 +302,20 @@ class ThreadServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ForkThread(self, request, context):
-        """Makes a thread that shares another's events up to one of them and goes on by itself. The other is not
-        touched, whatever its state. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE.
+        """Makes a thread that shares another's events up to one of them and goes on by itself; answers it at once,
+        view BASIC. The other is not touched, whatever its state. Of the calls that are open there, those
+        AT_MOST_ONCE that were in flight have an unknown outcome and are treated by the agent's policy; approvals
+        are asked for again; the rest begins again. Labels, subject, client_metadata, parent_object and client
+        tools are taken over; the session is not. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetryThread(self, request, context):
-        """Makes a thread with the input and settings of one that has ended. Refused before it has ended.
+        """Makes a thread with the first input, the version and the settings of one that has ended, in the same
+        session, whose history has the first try too; answers it at once, view BASIC. Of a fork it makes another
+        that shares the same events and has the same further input. Refused before it has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

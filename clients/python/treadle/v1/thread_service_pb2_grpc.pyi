@@ -105,18 +105,25 @@ class ThreadServiceStub:
     """
     SendThreadInput: _grpc.UnaryUnaryMultiCallable[_thread_service_pb2.SendThreadInputRequest, _thread_pb2.Thread]
     """Answers a question of the agent, or steers it: the model sees the input at the next turn. Durable when
-    this returns. Refused once the thread has ended, and when the question is not open.
+    this returns. Refused once the thread has ended, and when the question is not open. RESOURCE_EXHAUSTED /
+    CONCURRENCY_LIMITED when 100 inputs wait to be taken already.
     """
     SubmitToolResult: _grpc.UnaryUnaryMultiCallable[_thread_service_pb2.SubmitToolResultRequest, _thread_pb2.Thread]
     """Gives the result of a client tool's call. Durable when this returns. Refused once the thread has ended,
     and when the call is not open.
     """
     ForkThread: _grpc.UnaryUnaryMultiCallable[_thread_service_pb2.ForkThreadRequest, _thread_pb2.Thread]
-    """Makes a thread that shares another's events up to one of them and goes on by itself. The other is not
-    touched, whatever its state. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE.
+    """Makes a thread that shares another's events up to one of them and goes on by itself; answers it at once,
+    view BASIC. The other is not touched, whatever its state. Of the calls that are open there, those
+    AT_MOST_ONCE that were in flight have an unknown outcome and are treated by the agent's policy; approvals
+    are asked for again; the rest begins again. Labels, subject, client_metadata, parent_object and client
+    tools are taken over; the session is not. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE.
     """
     RetryThread: _grpc.UnaryUnaryMultiCallable[_thread_service_pb2.RetryThreadRequest, _thread_pb2.Thread]
-    """Makes a thread with the input and settings of one that has ended. Refused before it has ended."""
+    """Makes a thread with the first input, the version and the settings of one that has ended, in the same
+    session, whose history has the first try too; answers it at once, view BASIC. Of a fork it makes another
+    that shares the same events and has the same further input. Refused before it has ended.
+    """
 
 @_typing.type_check_only
 class ThreadServiceAsyncStub(ThreadServiceStub):
@@ -193,18 +200,25 @@ class ThreadServiceAsyncStub(ThreadServiceStub):
     """
     SendThreadInput: _aio.UnaryUnaryMultiCallable[_thread_service_pb2.SendThreadInputRequest, _thread_pb2.Thread]  # type: ignore[assignment]
     """Answers a question of the agent, or steers it: the model sees the input at the next turn. Durable when
-    this returns. Refused once the thread has ended, and when the question is not open.
+    this returns. Refused once the thread has ended, and when the question is not open. RESOURCE_EXHAUSTED /
+    CONCURRENCY_LIMITED when 100 inputs wait to be taken already.
     """
     SubmitToolResult: _aio.UnaryUnaryMultiCallable[_thread_service_pb2.SubmitToolResultRequest, _thread_pb2.Thread]  # type: ignore[assignment]
     """Gives the result of a client tool's call. Durable when this returns. Refused once the thread has ended,
     and when the call is not open.
     """
     ForkThread: _aio.UnaryUnaryMultiCallable[_thread_service_pb2.ForkThreadRequest, _thread_pb2.Thread]  # type: ignore[assignment]
-    """Makes a thread that shares another's events up to one of them and goes on by itself. The other is not
-    touched, whatever its state. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE.
+    """Makes a thread that shares another's events up to one of them and goes on by itself; answers it at once,
+    view BASIC. The other is not touched, whatever its state. Of the calls that are open there, those
+    AT_MOST_ONCE that were in flight have an unknown outcome and are treated by the agent's policy; approvals
+    are asked for again; the rest begins again. Labels, subject, client_metadata, parent_object and client
+    tools are taken over; the session is not. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE.
     """
     RetryThread: _aio.UnaryUnaryMultiCallable[_thread_service_pb2.RetryThreadRequest, _thread_pb2.Thread]  # type: ignore[assignment]
-    """Makes a thread with the input and settings of one that has ended. Refused before it has ended."""
+    """Makes a thread with the first input, the version and the settings of one that has ended, in the same
+    session, whose history has the first try too; answers it at once, view BASIC. Of a fork it makes another
+    that shares the same events and has the same further input. Refused before it has ended.
+    """
 
 class ThreadServiceServicer(metaclass=_abc_1.ABCMeta):
     """Starts threads, watches them and controls them.
@@ -374,7 +388,8 @@ class ThreadServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_thread_pb2.Thread, _abc.Awaitable[_thread_pb2.Thread]]:
         """Answers a question of the agent, or steers it: the model sees the input at the next turn. Durable when
-        this returns. Refused once the thread has ended, and when the question is not open.
+        this returns. Refused once the thread has ended, and when the question is not open. RESOURCE_EXHAUSTED /
+        CONCURRENCY_LIMITED when 100 inputs wait to be taken already.
         """
 
     @_abc_1.abstractmethod
@@ -393,8 +408,11 @@ class ThreadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _thread_service_pb2.ForkThreadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_thread_pb2.Thread, _abc.Awaitable[_thread_pb2.Thread]]:
-        """Makes a thread that shares another's events up to one of them and goes on by itself. The other is not
-        touched, whatever its state. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE.
+        """Makes a thread that shares another's events up to one of them and goes on by itself; answers it at once,
+        view BASIC. The other is not touched, whatever its state. Of the calls that are open there, those
+        AT_MOST_ONCE that were in flight have an unknown outcome and are treated by the agent's policy; approvals
+        are asked for again; the rest begins again. Labels, subject, client_metadata, parent_object and client
+        tools are taken over; the session is not. OUT_OF_RANGE / SEQUENCE_OUT_OF_RANGE.
         """
 
     @_abc_1.abstractmethod
@@ -403,6 +421,9 @@ class ThreadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _thread_service_pb2.RetryThreadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_thread_pb2.Thread, _abc.Awaitable[_thread_pb2.Thread]]:
-        """Makes a thread with the input and settings of one that has ended. Refused before it has ended."""
+        """Makes a thread with the first input, the version and the settings of one that has ended, in the same
+        session, whose history has the first try too; answers it at once, view BASIC. Of a fork it makes another
+        that shares the same events and has the same further input. Refused before it has ended.
+        """
 
 def add_ThreadServiceServicer_to_server(servicer: ThreadServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,7 +5,15 @@ import re
 
 from treadle_server.core.kinds import DeltaKind
 from treadle_server.core.spec import ModelSettings
-from treadle_server.core.transcript import Entry, ModelEntry, ProblemEntry, ToolEntry, UserEntry
+from treadle_server.core.transcript import (
+    ContextEntry,
+    Entry,
+    ModelEntry,
+    ProblemEntry,
+    RecalledEntry,
+    ToolEntry,
+    UserEntry,
+)
 from treadle_server.core.values import Cost, ProposedCall, Usage
 from treadle_server.models.demo.reasoning import Turn, next_turn
 from treadle_server.ports.model import ModelError, ModelReply, ModelRequest, OnDelta
@@ -91,7 +99,9 @@ def _count(text: str) -> int:
 
 def _words_of(entry: Entry) -> str:
     match entry:
-        case UserEntry(content):
+        case ContextEntry(text):
+            return text
+        case UserEntry(content) | RecalledEntry(_, content):
             return f"{content.text} {content.data_json}"
         case ModelEntry():
             return " ".join(

@@ -16,6 +16,8 @@ class CommitRow:
     thread_id: str
     first: int
     last: int
+    parent: int = 0
+    """Key of the thread whose agent called this one's; 0 = none did."""
     damaged: bool = False
     """Not as it was written: only its position is to be believed, and it may be another tenant's."""
 
@@ -41,8 +43,8 @@ class Commits(Protocol):
         """The position up to which retention took commits; 0 = it took none. It only grows."""
         ...
 
-    async def read(self, tenant: int, *, after: int, limit: int) -> CommitPage:
-        """Appends beyond a position, in order. Without items it may still have got on: read on from its
-        position until that is the last.
+    async def read(self, tenant: int, *, after: int, limit: int, root: int = 0) -> CommitPage:
+        """Appends beyond a position, in order, of the tree of a root or of all threads (0). Without items it
+        may still have got on: read on from its position until that is the last.
         """
         ...

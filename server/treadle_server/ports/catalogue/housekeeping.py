@@ -10,6 +10,10 @@ class Housekeeping(Protocol):
         """Request ids that expired."""
         ...
 
+    async def forget_starts(self, now: int) -> int:
+        """Starts of threads that no start rate counts any more."""
+        ...
+
     async def expire_threads(self, now: int, retention: int | None) -> int:
         """Hides ended threads that are kept no longer, whole. `retention`, in micros, is for tenants that
         have none of their own; None = for ever.
@@ -26,6 +30,14 @@ class Housekeeping(Protocol):
 
     async def forget_threads(self, now: int) -> int:
         """Rows of threads that have been gone for 30 days. Their ids stay taken."""
+        ...
+
+    async def expire_sessions(self, now: int, retention: int | None) -> int:
+        """Sessions of which retention took every thread, and that are as old. `retention` as of threads."""
+        ...
+
+    async def purge_sessions(self) -> int:
+        """Notes of sessions that were deleted or have expired."""
         ...
 
     async def purge_agents(self, now: int) -> int:

@@ -22,6 +22,7 @@ class NewApiKey:
     display_name: str
     create_time: int
     expire_time: int | None = None
+    object_patterns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class ApiKeyRow:
     update_time: int
     expire_time: int | None
     delete_time: int | None
+    object_patterns: tuple[str, ...] = ()
+    """The objects that it reaches, `type/id` or `type/*`; none = all."""
 
 
 class ApiKeys(Protocol):

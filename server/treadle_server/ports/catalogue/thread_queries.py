@@ -31,6 +31,9 @@ class ThreadColumn(StrEnum):
     LABEL = "label"
     """HAS only; the value is (label, value), or the label alone for any value."""
     TRIGGERED_BY = "triggered_by"
+    PARENT_OBJECT = "parent_object"
+    PARENT_THREAD = "parent_thread"
+    """By id. EQUAL and IN only."""
 
 
 class Operator(StrEnum):
@@ -64,6 +67,7 @@ class ThreadOrder(StrEnum):
     STATE_TIME = "state_time"
     END_TIME = "end_time"
     ITERATION_COUNT = "iteration_count"
+    TOOL_CALL_COUNT = "tool_call_count"
     TOTAL_TOKENS = "total_tokens"
     COST_MICROS = "cost_micros"
 
@@ -78,3 +82,5 @@ class ThreadQuery:
     descending: bool = True
     after: Position | None = None
     limit: int = 50
+    object_patterns: tuple[str, ...] = ()
+    """Only threads whose parent object fits one of them, `type/id` or `type/*`; empty = all."""

@@ -47,6 +47,8 @@ class ThreadRow:
     client_metadata: bytes
     summary: bytes | None
     """None while it lives, and of a condemned one."""
+    parent_object: str = ""
+    """The caller's object that access follows; empty when it has none."""
     damaged: bool = False
     """Not as it was written: only its key and its place in a list are to be believed. Lists alone have such
     rows, as FAILED with DATA_LOSS."""

@@ -22,27 +22,41 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from treadle.v1 import agent_pb2 as treadle_dot_v1_dot_agent__pb2
+from treadle.v1 import content_pb2 as treadle_dot_v1_dot_content__pb2
+from treadle.v1 import thread_pb2 as treadle_dot_v1_dot_thread__pb2
 from treadle.v1 import tool_pb2 as treadle_dot_v1_dot_tool__pb2
+from treadle.v1 import usage_pb2 as treadle_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%treadle_server/record/v1/record.proto\x12\x18treadle_server.record.v1\x1a\x16treadle/v1/agent.proto\x1a\x15treadle/v1/tool.proto\"\x81\x01\n\rPrivateRecord\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x43\n\x10provider_content\x18\x02 \x01(\x0b\x32).treadle_server.record.v1.ProviderContent\x12\x18\n\x10provider_call_id\x18\x03 \x01(\t\"H\n\x0fProviderContent\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0c\x63ontent_json\x18\x03 \x01(\t\"\xc2\x02\n\x04Spec\x12\x15\n\ragent_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cinstructions\x18\x03 \x01(\t\x12\x39\n\x08settings\x18\x04 \x01(\x0b\x32\'.treadle_server.record.v1.ModelSettings\x12\x31\n\x05tools\x18\x05 \x03(\x0b\x32\".treadle_server.record.v1.ToolSpec\x12\x30\n\x06limits\x18\x06 \x01(\x0b\x32 .treadle_server.record.v1.Limits\x12\x42\n\x12on_unknown_outcome\x18\x07 \x01(\x0e\x32&.treadle.v1.Agent.UnknownOutcomePolicy\x12\x1a\n\x12output_schema_json\x18\x08 \x01(\t\"\xd7\x01\n\rModelSettings\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x1c\n\x0fthinking_tokens\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x16\n\x0estop_sequences\x18\x05 \x03(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x14\n\x12_max_output_tokensB\x12\n\x10_thinking_tokens\"\xb8\x02\n\x08ToolSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x1e\n\x16parameters_schema_json\x18\x04 \x01(\t\x12\'\n\x06\x65\x66\x66\x65\x63t\x18\x05 \x01(\x0e\x32\x17.treadle.v1.Tool.Effect\x12\x16\n\x0etimeout_micros\x18\x06 \x01(\x03\x12\x14\n\x0c\x61ttempts_max\x18\x07 \x01(\x05\x12\x18\n\x10output_bytes_max\x18\x08 \x01(\x05\x12\x10\n\x08\x66inishes\x18\t \x01(\x08\x12\x0c\n\x04\x61sks\x18\n \x01(\x08\x12\x0e\n\x06\x63lient\x18\x0b \x01(\x08\x12\x18\n\x10\x61pprovers_needed\x18\x0c \x01(\x05\x12 \n\x18\x61pproval_lifetime_micros\x18\r \x01(\x03\"\xa7\x01\n\x06Limits\x12\x16\n\x0emax_iterations\x18\x01 \x01(\x05\x12\x16\n\x0emax_tool_calls\x18\x02 \x01(\x05\x12\x18\n\x10max_input_tokens\x18\x03 \x01(\x03\x12\x16\n\x0etimeout_micros\x18\x04 \x01(\x03\x12\x1b\n\x13max_lifetime_micros\x18\x05 \x01(\x03\x12\x1e\n\x16max_concurrent_threads\x18\x06 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%treadle_server/record/v1/record.proto\x12\x18treadle_server.record.v1\x1a\x17google/rpc/status.proto\x1a\x16treadle/v1/agent.proto\x1a\x18treadle/v1/content.proto\x1a\x17treadle/v1/thread.proto\x1a\x15treadle/v1/tool.proto\x1a\x16treadle/v1/usage.proto\"\xce\x01\n\rPrivateRecord\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x43\n\x10provider_content\x18\x02 \x01(\x0b\x32).treadle_server.record.v1.ProviderContent\x12\x18\n\x10provider_call_id\x18\x03 \x01(\t\x12\x17\n\x0f\x65xclude_starter\x18\x04 \x01(\x08\x12\x32\n\x0b\x62usy_policy\x18\x05 \x01(\x0e\x32\x1d.treadle.v1.Thread.BusyPolicy\"H\n\x0fProviderContent\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0c\x63ontent_json\x18\x03 \x01(\t\"\xbf\x03\n\x04Spec\x12\x15\n\ragent_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cinstructions\x18\x03 \x01(\t\x12\x39\n\x08settings\x18\x04 \x01(\x0b\x32\'.treadle_server.record.v1.ModelSettings\x12\x31\n\x05tools\x18\x05 \x03(\x0b\x32\".treadle_server.record.v1.ToolSpec\x12\x30\n\x06limits\x18\x06 \x01(\x0b\x32 .treadle_server.record.v1.Limits\x12\x42\n\x12on_unknown_outcome\x18\x07 \x01(\x0e\x32&.treadle.v1.Agent.UnknownOutcomePolicy\x12\x1a\n\x12output_schema_json\x18\x08 \x01(\t\x12>\n\x0e\x61pproval_rules\x18\t \x03(\x0b\x32&.treadle_server.record.v1.ApprovalRule\x12\x1c\n\x14history_messages_max\x18\x0e \x01(\x05\x12\x1d\n\x15input_debounce_micros\x18\x0f \x01(\x03\"\xb9\x01\n\x0c\x41pprovalRule\x12\x14\n\x0ctool_pattern\x18\x01 \x01(\t\x12\'\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\x0e\x32\x17.treadle.v1.Tool.Effect\x12\x1a\n\x12\x61rgument_predicate\x18\x03 \x01(\t\x12\x18\n\x10\x61pprovers_needed\x18\x04 \x01(\x05\x12\x17\n\x0f\x65xclude_starter\x18\x05 \x01(\x08\x12\x1b\n\x13\x65xpire_after_micros\x18\x06 \x01(\x03\"\xfa\x01\n\x04Mail\x12\x38\n\x05pause\x18\x01 \x01(\x0b\x32\'.treadle_server.record.v1.MailedControlH\x00\x12\x39\n\x06resume\x18\x02 \x01(\x0b\x32\'.treadle_server.record.v1.MailedControlH\x00\x12\x39\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\'.treadle_server.record.v1.MailedControlH\x00\x12;\n\x0b\x63hild_ended\x18\x04 \x01(\x0b\x32$.treadle_server.record.v1.ChildEndedH\x00\x42\x05\n\x03\x61sk\"\x89\x01\n\rMailedControl\x12\x0b\n\x03now\x18\x01 \x01(\x03\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0cgrace_micros\x18\x04 \x01(\x03\x12\x32\n\x0bstop_reason\x18\x05 \x01(\x0e\x32\x1d.treadle.v1.Thread.StopReason\"\xa8\x02\n\nChildEnded\x12\x0b\n\x03now\x18\x01 \x01(\x03\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.treadle.v1.Thread.State\x12\x32\n\x0bstop_reason\x18\x05 \x01(\x0e\x32\x1d.treadle.v1.Thread.StopReason\x12#\n\x06output\x18\x06 \x01(\x0b\x32\x13.treadle.v1.Content\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.Status\x12 \n\x05usage\x18\x08 \x01(\x0b\x32\x11.treadle.v1.Usage\x12\x1e\n\x04\x63ost\x18\t \x01(\x0b\x32\x10.treadle.v1.Cost\"\xd7\x01\n\rModelSettings\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x1c\n\x0fthinking_tokens\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x16\n\x0estop_sequences\x18\x05 \x03(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x14\n\x12_max_output_tokensB\x12\n\x10_thinking_tokens\"\xb6\x03\n\x08ToolSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x1e\n\x16parameters_schema_json\x18\x04 \x01(\t\x12\'\n\x06\x65\x66\x66\x65\x63t\x18\x05 \x01(\x0e\x32\x17.treadle.v1.Tool.Effect\x12\x16\n\x0etimeout_micros\x18\x06 \x01(\x03\x12\x14\n\x0c\x61ttempts_max\x18\x07 \x01(\x05\x12\x18\n\x10output_bytes_max\x18\x08 \x01(\x05\x12\x10\n\x08\x66inishes\x18\t \x01(\x08\x12\x0c\n\x04\x61sks\x18\n \x01(\x08\x12\x0e\n\x06\x63lient\x18\x0b \x01(\x08\x12\x18\n\x10\x61pprovers_needed\x18\x0c \x01(\x05\x12 \n\x18\x61pproval_lifetime_micros\x18\r \x01(\x03\x12\x1a\n\x12result_schema_json\x18\x10 \x01(\t\x12\x15\n\ragent_version\x18\x11 \x01(\t\x12\x34\n\x06memory\x18\x12 \x03(\x0b\x32$.treadle_server.record.v1.MemoryRule\x12\x13\n\x0bkeeps_tasks\x18\x13 \x01(\x08\"r\n\nMemoryRule\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12-\n\x06\x61\x63\x63\x65ss\x18\x04 \x01(\x0e\x32\x1d.treadle.v1.MemoryRule.Access\"\x83\x02\n\x06Limits\x12\x16\n\x0emax_iterations\x18\x01 \x01(\x05\x12\x16\n\x0emax_tool_calls\x18\x02 \x01(\x05\x12\x18\n\x10max_input_tokens\x18\x03 \x01(\x03\x12\x16\n\x0etimeout_micros\x18\x04 \x01(\x03\x12\x1b\n\x13max_lifetime_micros\x18\x05 \x01(\x03\x12\x1e\n\x16max_concurrent_threads\x18\x06 \x01(\x05\x12\x12\n\nmax_starts\x18\x07 \x01(\x05\x12\x1d\n\x15start_interval_micros\x18\x08 \x01(\x03\x12\x11\n\tmax_depth\x18\t \x01(\x05\x12\x14\n\x0cmax_children\x18\n \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'treadle_server.record.v1.record_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIVATERECORD']._serialized_start=115
-  _globals['_PRIVATERECORD']._serialized_end=244
-  _globals['_PROVIDERCONTENT']._serialized_start=246
-  _globals['_PROVIDERCONTENT']._serialized_end=318
-  _globals['_SPEC']._serialized_start=321
-  _globals['_SPEC']._serialized_end=643
-  _globals['_MODELSETTINGS']._serialized_start=646
-  _globals['_MODELSETTINGS']._serialized_end=861
-  _globals['_TOOLSPEC']._serialized_start=864
-  _globals['_TOOLSPEC']._serialized_end=1176
-  _globals['_LIMITS']._serialized_start=1179
-  _globals['_LIMITS']._serialized_end=1346
+  _globals['_PRIVATERECORD']._serialized_start=215
+  _globals['_PRIVATERECORD']._serialized_end=421
+  _globals['_PROVIDERCONTENT']._serialized_start=423
+  _globals['_PROVIDERCONTENT']._serialized_end=495
+  _globals['_SPEC']._serialized_start=498
+  _globals['_SPEC']._serialized_end=945
+  _globals['_APPROVALRULE']._serialized_start=948
+  _globals['_APPROVALRULE']._serialized_end=1133
+  _globals['_MAIL']._serialized_start=1136
+  _globals['_MAIL']._serialized_end=1386
+  _globals['_MAILEDCONTROL']._serialized_start=1389
+  _globals['_MAILEDCONTROL']._serialized_end=1526
+  _globals['_CHILDENDED']._serialized_start=1529
+  _globals['_CHILDENDED']._serialized_end=1825
+  _globals['_MODELSETTINGS']._serialized_start=1828
+  _globals['_MODELSETTINGS']._serialized_end=2043
+  _globals['_TOOLSPEC']._serialized_start=2046
+  _globals['_TOOLSPEC']._serialized_end=2484
+  _globals['_MEMORYRULE']._serialized_start=2486
+  _globals['_MEMORYRULE']._serialized_end=2600
+  _globals['_LIMITS']._serialized_start=2603
+  _globals['_LIMITS']._serialized_end=2862
 # @@protoc_insertion_point(module_scope)

@@ -7,8 +7,12 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 from treadle.v1 import agent_pb2 as _agent_pb2
+from treadle.v1 import content_pb2 as _content_pb2
+from treadle.v1 import thread_pb2 as _thread_pb2
 from treadle.v1 import tool_pb2 as _tool_pb2
+from treadle.v1 import usage_pb2 as _usage_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -29,10 +33,18 @@ class PrivateRecord(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     PROVIDER_CONTENT_FIELD_NUMBER: _builtins.int
     PROVIDER_CALL_ID_FIELD_NUMBER: _builtins.int
+    EXCLUDE_STARTER_FIELD_NUMBER: _builtins.int
+    BUSY_POLICY_FIELD_NUMBER: _builtins.int
     principal: _builtins.str
-    """Who caused the event, as the credential names them. Of `thread_created` and `input_received`."""
+    """Who caused the event, as the credential names them. Of `thread_created`, `input_received`, and the
+    `tool_call_completed` of a client's tool.
+    """
     provider_call_id: _builtins.str
     """What the provider calls the tool call. Of `tool_call_requested`; empty when it has no name for it."""
+    exclude_starter: _builtins.bool
+    """Who started the thread may not approve. Of `approval_requested`."""
+    busy_policy: _thread_pb2.Thread.BusyPolicy.ValueType
+    """What to do when the session was busy. Of `thread_created`; unspecified stands for ENQUEUE."""
     @_builtins.property
     def provider_content(self) -> Global___ProviderContent:
         """The model's answer word for word. Of `message_completed`; absent when the provider has none to keep."""
@@ -43,10 +55,12 @@ class PrivateRecord(_message.Message):
         principal: _builtins.str = ...,
         provider_content: Global___ProviderContent | None = ...,
         provider_call_id: _builtins.str = ...,
+        exclude_starter: _builtins.bool = ...,
+        busy_policy: _thread_pb2.Thread.BusyPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["provider_content", b"provider_content"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "provider_call_id", b"provider_call_id", "provider_content", b"provider_content"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_policy", b"busy_policy", "exclude_starter", b"exclude_starter", "principal", b"principal", "provider_call_id", b"provider_call_id", "provider_content", b"provider_content"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -96,6 +110,9 @@ class Spec(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     ON_UNKNOWN_OUTCOME_FIELD_NUMBER: _builtins.int
     OUTPUT_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
+    APPROVAL_RULES_FIELD_NUMBER: _builtins.int
+    HISTORY_MESSAGES_MAX_FIELD_NUMBER: _builtins.int
+    INPUT_DEBOUNCE_MICROS_FIELD_NUMBER: _builtins.int
     agent_version: _builtins.str
     """`agents/{agent}/versions/{version}`."""
     model: _builtins.str
@@ -106,6 +123,10 @@ class Spec(_message.Message):
     """What to do when a crash left the outcome of a call unknown. Never unspecified."""
     output_schema_json: _builtins.str
     """JSON Schema of the answer. Empty when the answer is text."""
+    history_messages_max: _builtins.int
+    """Most messages of the session's earlier threads that the model is told. 0 means none."""
+    input_debounce_micros: _builtins.int
+    """For how long no input must have come before the first turn. 0 means that it begins at once."""
     @_builtins.property
     def settings(self) -> Global___ModelSettings:
         """How to sample."""
@@ -118,6 +139,10 @@ class Spec(_message.Message):
     def limits(self) -> Global___Limits:
         """Where the thread must stop."""
 
+    @_builtins.property
+    def approval_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalRule]:
+        """Which calls wait for people: the first rule that fits decides."""
+
     def __init__(
         self,
         *,
@@ -129,14 +154,203 @@ class Spec(_message.Message):
         limits: Global___Limits | None = ...,
         on_unknown_outcome: _agent_pb2.Agent.UnknownOutcomePolicy.ValueType = ...,
         output_schema_json: _builtins.str = ...,
+        approval_rules: _abc.Iterable[Global___ApprovalRule] | None = ...,
+        history_messages_max: _builtins.int = ...,
+        input_debounce_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "instructions", b"instructions", "limits", b"limits", "model", b"model", "on_unknown_outcome", b"on_unknown_outcome", "output_schema_json", b"output_schema_json", "settings", b"settings", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "approval_rules", b"approval_rules", "history_messages_max", b"history_messages_max", "input_debounce_micros", b"input_debounce_micros", "instructions", b"instructions", "limits", b"limits", "model", b"model", "on_unknown_outcome", b"on_unknown_outcome", "output_schema_json", b"output_schema_json", "settings", b"settings", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Spec: _TypeAlias = Spec  # noqa: Y015
+
+@_typing.final
+class ApprovalRule(_message.Message):
+    """Which calls wait for people, and for whom."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_PATTERN_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    ARGUMENT_PREDICATE_FIELD_NUMBER: _builtins.int
+    APPROVERS_NEEDED_FIELD_NUMBER: _builtins.int
+    EXCLUDE_STARTER_FIELD_NUMBER: _builtins.int
+    EXPIRE_AFTER_MICROS_FIELD_NUMBER: _builtins.int
+    tool_pattern: _builtins.str
+    """The tool's name or resource, where `*` stands for any characters. Empty fits every tool."""
+    effect: _tool_pb2.Tool.Effect.ValueType
+    """Fits only tools of this effect. Unspecified fits every effect."""
+    argument_predicate: _builtins.str
+    """Expression over the arguments. Empty fits every call."""
+    approvers_needed: _builtins.int
+    """How many different people must approve. 0 means that the call needs no approval."""
+    exclude_starter: _builtins.bool
+    """Who started the thread may not approve."""
+    expire_after_micros: _builtins.int
+    """How long an approval waits. 0 means that it does not expire."""
+    def __init__(
+        self,
+        *,
+        tool_pattern: _builtins.str = ...,
+        effect: _tool_pb2.Tool.Effect.ValueType = ...,
+        argument_predicate: _builtins.str = ...,
+        approvers_needed: _builtins.int = ...,
+        exclude_starter: _builtins.bool = ...,
+        expire_after_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvers_needed", b"approvers_needed", "argument_predicate", b"argument_predicate", "effect", b"effect", "exclude_starter", b"exclude_starter", "expire_after_micros", b"expire_after_micros", "tool_pattern", b"tool_pattern"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalRule: _TypeAlias = ApprovalRule  # noqa: Y015
+
+@_typing.final
+class Mail(_message.Message):
+    """What one thread tells another, kept from the change that made it say so until the other has taken it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSE_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
+    CHILD_ENDED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pause(self) -> Global___MailedControl:
+        """Pause."""
+
+    @_builtins.property
+    def resume(self) -> Global___MailedControl:
+        """Go on."""
+
+    @_builtins.property
+    def cancel(self) -> Global___MailedControl:
+        """Stop for good."""
+
+    @_builtins.property
+    def child_ended(self) -> Global___ChildEnded:
+        """An agent that the thread called has ended."""
+
+    def __init__(
+        self,
+        *,
+        pause: Global___MailedControl | None = ...,
+        resume: Global___MailedControl | None = ...,
+        cancel: Global___MailedControl | None = ...,
+        child_ended: Global___ChildEnded | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "cancel", b"cancel", "child_ended", b"child_ended", "pause", b"pause", "resume", b"resume"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "cancel", b"cancel", "child_ended", b"child_ended", "pause", b"pause", "resume", b"resume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_ask: _TypeAlias = _typing.Literal["pause", "resume", "cancel", "child_ended"]  # noqa: Y015
+    _WhichOneofArgType_ask: _TypeAlias = _typing.Literal["ask", b"ask"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_ask) -> _WhichOneofReturnType_ask | None: ...
+
+Global___Mail: _TypeAlias = Mail  # noqa: Y015
+
+@_typing.final
+class MailedControl(_message.Message):
+    """A control that one thread asks of another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOW_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    GRACE_MICROS_FIELD_NUMBER: _builtins.int
+    STOP_REASON_FIELD_NUMBER: _builtins.int
+    now: _builtins.int
+    """When it was asked, micros since 1970."""
+    principal: _builtins.str
+    """Who asked, as the credential names them. Empty when the server itself did."""
+    reason: _builtins.str
+    """Why."""
+    grace_micros: _builtins.int
+    """Of cancel: how long running tools get to stop."""
+    stop_reason: _thread_pb2.Thread.StopReason.ValueType
+    """Of cancel: the stop reason that the end will have."""
+    def __init__(
+        self,
+        *,
+        now: _builtins.int = ...,
+        principal: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        grace_micros: _builtins.int = ...,
+        stop_reason: _thread_pb2.Thread.StopReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace_micros", b"grace_micros", "now", b"now", "principal", b"principal", "reason", b"reason", "stop_reason", b"stop_reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MailedControl: _TypeAlias = MailedControl  # noqa: Y015
+
+@_typing.final
+class ChildEnded(_message.Message):
+    """An agent that a thread called has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOW_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    AGENT_VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STOP_REASON_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    now: _builtins.int
+    """When, micros since 1970."""
+    call_id: _builtins.str
+    """The call that asked for it."""
+    agent_version: _builtins.str
+    """What it ran, `agents/{agent}/versions/{version}`."""
+    state: _thread_pb2.Thread.State.ValueType
+    """The state that it ended in."""
+    stop_reason: _thread_pb2.Thread.StopReason.ValueType
+    """Why it ended."""
+    @_builtins.property
+    def output(self) -> _content_pb2.Content:
+        """What it gave. Absent when it gave nothing."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """What went wrong. Absent when nothing did."""
+
+    @_builtins.property
+    def usage(self) -> _usage_pb2.Usage:
+        """Tokens of its model calls and those of its descendants."""
+
+    @_builtins.property
+    def cost(self) -> _usage_pb2.Cost:
+        """What these calls cost."""
+
+    def __init__(
+        self,
+        *,
+        now: _builtins.int = ...,
+        call_id: _builtins.str = ...,
+        agent_version: _builtins.str = ...,
+        state: _thread_pb2.Thread.State.ValueType = ...,
+        stop_reason: _thread_pb2.Thread.StopReason.ValueType = ...,
+        output: _content_pb2.Content | None = ...,
+        error: _status_pb2.Status | None = ...,
+        usage: _usage_pb2.Usage | None = ...,
+        cost: _usage_pb2.Cost | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "error", b"error", "output", b"output", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "call_id", b"call_id", "cost", b"cost", "error", b"error", "now", b"now", "output", b"output", "state", b"state", "stop_reason", b"stop_reason", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChildEnded: _TypeAlias = ChildEnded  # noqa: Y015
 
 @_typing.final
 class ModelSettings(_message.Message):
@@ -212,6 +426,10 @@ class ToolSpec(_message.Message):
     CLIENT_FIELD_NUMBER: _builtins.int
     APPROVERS_NEEDED_FIELD_NUMBER: _builtins.int
     APPROVAL_LIFETIME_MICROS_FIELD_NUMBER: _builtins.int
+    RESULT_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
+    AGENT_VERSION_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    KEEPS_TASKS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """As the model calls it."""
     tool: _builtins.str
@@ -238,6 +456,16 @@ class ToolSpec(_message.Message):
     """How many different people must approve a call. 0 means none."""
     approval_lifetime_micros: _builtins.int
     """How long an approval of a call waits. 0 means that it does not expire."""
+    result_schema_json: _builtins.str
+    """Of a client's tool: JSON Schema of its results. Empty for any result."""
+    agent_version: _builtins.str
+    """The agent that a call of it is for, `agents/{agent}/versions/{version}`. Empty for all other tools."""
+    keeps_tasks: _builtins.bool
+    """Its arguments are the agent's own list of what is to do."""
+    @_builtins.property
+    def memory(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryRule]:
+        """The memories that it may use. Empty for all tools but those of memories."""
+
     def __init__(
         self,
         *,
@@ -254,14 +482,52 @@ class ToolSpec(_message.Message):
         client: _builtins.bool = ...,
         approvers_needed: _builtins.int = ...,
         approval_lifetime_micros: _builtins.int = ...,
+        result_schema_json: _builtins.str = ...,
+        agent_version: _builtins.str = ...,
+        memory: _abc.Iterable[Global___MemoryRule] | None = ...,
+        keeps_tasks: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_lifetime_micros", b"approval_lifetime_micros", "approvers_needed", b"approvers_needed", "asks", b"asks", "attempts_max", b"attempts_max", "client", b"client", "description", b"description", "effect", b"effect", "finishes", b"finishes", "name", b"name", "output_bytes_max", b"output_bytes_max", "parameters_schema_json", b"parameters_schema_json", "timeout_micros", b"timeout_micros", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "approval_lifetime_micros", b"approval_lifetime_micros", "approvers_needed", b"approvers_needed", "asks", b"asks", "attempts_max", b"attempts_max", "client", b"client", "description", b"description", "effect", b"effect", "finishes", b"finishes", "keeps_tasks", b"keeps_tasks", "memory", b"memory", "name", b"name", "output_bytes_max", b"output_bytes_max", "parameters_schema_json", b"parameters_schema_json", "result_schema_json", b"result_schema_json", "timeout_micros", b"timeout_micros", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ToolSpec: _TypeAlias = ToolSpec  # noqa: Y015
+
+@_typing.final
+class MemoryRule(_message.Message):
+    """A namespace of memories that a tool may use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The namespace, with placeholders for what the thread has."""
+    alias: _builtins.str
+    """What the model calls it."""
+    description: _builtins.str
+    """What belongs into it, as the model reads it."""
+    access: _agent_pb2.MemoryRule.Access.ValueType
+    """What may be done with it. Never unspecified."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        description: _builtins.str = ...,
+        access: _agent_pb2.MemoryRule.Access.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "alias", b"alias", "description", b"description", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryRule: _TypeAlias = MemoryRule  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
@@ -275,6 +541,10 @@ class Limits(_message.Message):
     TIMEOUT_MICROS_FIELD_NUMBER: _builtins.int
     MAX_LIFETIME_MICROS_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_THREADS_FIELD_NUMBER: _builtins.int
+    MAX_STARTS_FIELD_NUMBER: _builtins.int
+    START_INTERVAL_MICROS_FIELD_NUMBER: _builtins.int
+    MAX_DEPTH_FIELD_NUMBER: _builtins.int
+    MAX_CHILDREN_FIELD_NUMBER: _builtins.int
     max_iterations: _builtins.int
     """Most turns of the loop."""
     max_tool_calls: _builtins.int
@@ -287,6 +557,14 @@ class Limits(_message.Message):
     """Most time from creation to the end."""
     max_concurrent_threads: _builtins.int
     """Most threads of the agent at work at one time. 0 means no limit."""
+    max_starts: _builtins.int
+    """Most threads of the agent begun within the interval. 0 means no limit."""
+    start_interval_micros: _builtins.int
+    """What `max_starts` counts over. 0 when there is none."""
+    max_depth: _builtins.int
+    """How deep below the first thread of its tree an agent may stand that this one calls."""
+    max_children: _builtins.int
+    """Most threads of agents that it called alive at one time."""
     def __init__(
         self,
         *,
@@ -296,10 +574,14 @@ class Limits(_message.Message):
         timeout_micros: _builtins.int = ...,
         max_lifetime_micros: _builtins.int = ...,
         max_concurrent_threads: _builtins.int = ...,
+        max_starts: _builtins.int = ...,
+        start_interval_micros: _builtins.int = ...,
+        max_depth: _builtins.int = ...,
+        max_children: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_concurrent_threads", b"max_concurrent_threads", "max_input_tokens", b"max_input_tokens", "max_iterations", b"max_iterations", "max_lifetime_micros", b"max_lifetime_micros", "max_tool_calls", b"max_tool_calls", "timeout_micros", b"timeout_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_children", b"max_children", "max_concurrent_threads", b"max_concurrent_threads", "max_depth", b"max_depth", "max_input_tokens", b"max_input_tokens", "max_iterations", b"max_iterations", "max_lifetime_micros", b"max_lifetime_micros", "max_starts", b"max_starts", "max_tool_calls", b"max_tool_calls", "start_interval_micros", b"start_interval_micros", "timeout_micros", b"timeout_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

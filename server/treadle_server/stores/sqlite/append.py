@@ -8,10 +8,14 @@ from typing import Any, ClassVar
 
 from treadle_server.ports.log import Conflict, NewThread, Projection, RequestRow, Unit
 from treadle_server.stores.refusals import id_taken
-from treadle_server.stores.sqlite import checksums
+from treadle_server.stores.sqlite import approvals, checksums, lineage, mail
 from treadle_server.stores.sqlite.checksums import COMMIT, PROGRESS
 from treadle_server.stores.sqlite.inbox import Urgency
+from treadle_server.stores.sqlite.session_entries import JoinSession
+from treadle_server.stores.sqlite.sharing import ShareEvents
+from treadle_server.stores.sqlite.starts import INSERT_START
 from treadle_server.stores.sqlite.statements import RefuseReplay, Statement, Write, WriteMany, remember
+from treadle_server.stores.sqlite.thread_objects import insert_object
 
 _ENTER_SESSION = """
 UPDATE sessions SET active_thread = ?1, active_mirror = ~?1
@@ -64,10 +68,13 @@ _INSERT_EVENT = """
 INSERT INTO events (tenant, thread, sequence, kind, body, private, checksum) VALUES (?, ?, ?, ?, ?, ?, ?)"""
 _INSERT_COMMIT = f"""
 INSERT INTO commits (tenant, thread, session, root, first, last, checksum)
-SELECT tenant, thread, coalesce(session, 0), thread, ?1, ?2,
-  {COMMIT["tenant"]} * tenant + {COMMIT["thread"] + COMMIT["root"]} * thread
-  + {COMMIT["session"]} * coalesce(session, 0) + {COMMIT["first"]} * ?1 + {COMMIT["last"]} * ?2
-FROM threads WHERE thread = ?3"""
+SELECT t.tenant, t.thread, coalesce(t.session, 0), coalesce(l.root, t.thread), ?1, ?2,
+  {COMMIT["tenant"]} * t.tenant + {COMMIT["thread"]} * t.thread
+  + {COMMIT["root"]} * coalesce(l.root, t.thread)
+  + {COMMIT["session"]} * coalesce(t.session, 0) + {COMMIT["first"]} * ?1 + {COMMIT["last"]} * ?2
+FROM threads t LEFT JOIN lineage l ON l.thread = t.thread WHERE t.thread = ?3"""
+# After the unit's own commit, which is the first one of a new thread.
+_BEGIN = "UPDATE thread_details SET begin_position = (SELECT max(position) FROM commits) WHERE thread = ?"
 
 
 @dataclass(slots=True)
@@ -98,7 +105,7 @@ class Append:
         self.unit = unit
         self.epoch = epoch
         self.now = now
-        self.byte_count = 0
+        self.byte_count = unit.shared.byte_count if unit.shared is not None else 0
 
     @property
     def request(self) -> RequestRow | None:
@@ -127,10 +134,15 @@ class Append:
         steps += self._new_thread(unit.new_thread) if unit.new_thread is not None else self._advance()
         if unit.enters_session:
             steps.append(EnterSession(unit.key.thread, unit.enters_session, unit.key.tenant))
+        steps += [mail.take(unit.key, position) for position in unit.takes]
         if unit.records:
             steps += self._records()
+        steps += approvals.follow(unit.key, unit.approvals)
+        if unit.new_thread is not None:
+            steps.append(Write(_BEGIN, (unit.key.thread,)))
         if unit.projection is not None:
             steps += self._follow(unit.projection)
+        steps += [mail.post(unit.key.tenant, posted) for posted in unit.mail]
         if unit.request is not None:
             steps.append(remember(unit.key.tenant, unit.request))
         return steps
@@ -139,7 +151,8 @@ class Append:
         unit = self.unit
         projection = unit.projection
         assert projection is not None, "a new thread begins with a state"
-        assert unit.expected == 0, "a new thread begins with its first record"
+        shared = unit.shared
+        assert unit.expected == (shared.through if shared else 0), "a new thread begins with its first record"
         tenant, thread = unit.key.tenant, unit.key.thread
         identity = (tenant, new.agent, new.version, new.session or None, new.create_time, new.trigger_type)
         subject_id = new.subject_id or None
@@ -154,7 +167,11 @@ class Append:
         )
         details = details_of(new.tags, new.labels, new.client_metadata, new.spec_digest, new.triggered_by)
         return [
+            *([JoinSession(tenant, new)] if new.session else []),
             Write(_INSERT_THREAD, row, lambda: id_taken("Thread", f"threads/{new.id}")),
+            *([lineage.join(unit.key, new.parent)] if new.parent else []),
+            *([insert_object(unit.key, new.parent_object)] if new.parent_object else []),
+            *([ShareEvents(thread, shared)] if shared else []),
             Write(
                 _INSERT_SPEC, (tenant, new.spec_digest, new.spec, checksums.of_row(new.spec_digest, new.spec))
             ),
@@ -183,6 +200,9 @@ class Append:
         if projection.summary is not None:
             checksum = checksums.of_row(projection.summary)
             steps.append(Write(_SUMMARISE, (projection.summary, checksum, thread)))
+        if self.unit.start_counts_micros and projection.start_time is not None:
+            values = (projection.start_time, self.unit.start_counts_micros, thread)
+            steps.append(Write(INSERT_START, values))
         if projection.frees_session:
             steps.append(Write(FREE_SESSION, (thread,)))
         return steps
@@ -195,9 +215,10 @@ class Append:
             checksum = checksums.of_record(sequence, record)
             rows.append((tenant, thread, sequence, record.kind, record.body, record.private, checksum))
             self.byte_count += len(record.body) + len(record.private or b"")
+        self.byte_count += sum(len(change.body) for change in unit.approvals)
         return [
             WriteMany(_INSERT_EVENT, rows),
-            Write(_INSERT_COMMIT, (unit.expected + 1, unit.last, thread)),
+            Write(_INSERT_COMMIT, (1 if unit.shared else unit.expected + 1, unit.last, thread)),
         ]
 
 

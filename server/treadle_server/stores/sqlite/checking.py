@@ -10,11 +10,13 @@ from errno import EACCES, EPERM, EROFS
 from pathlib import Path
 
 from treadle_server.core.errors import Refused
+from treadle_server.ports.catalogue.approvals import ApprovalRow
 from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.ports.log import Record, StoredRecord
-from treadle_server.stores.sqlite import checksums, row_checks
+from treadle_server.stores.sqlite import approvals, checksums, row_checks
 from treadle_server.stores.sqlite.database import APPLICATION_ID, CORE_VERSION, newer
 from treadle_server.stores.sqlite.lock import FileLock, FileLocked, FileUnusable
+from treadle_server.stores.sqlite.memory_index import index_problems
 from treadle_server.stores.sqlite.structure import (
     NEWEST_SCHEMA,
     UNREADABLE,
@@ -112,6 +114,10 @@ class SqliteInspection:
             for thread, first, last, count in self._connection.execute(_COMMITS):
                 self._commits[thread] = (first, last, count)
         yield from found
+        found = []
+        with self._telling("memory_index", found), self._moment():
+            yield from index_problems(self._connection)
+        yield from found
 
     def threads(self) -> Iterator[ThreadRow | str]:
         after, found = 0, list[str]()
@@ -174,6 +180,12 @@ class SqliteInspection:
                     return
                 yield StoredRecord(sequence, record)
         yield from found
+
+    def approvals(self, row: ThreadRow) -> dict[str, ApprovalRow]:
+        with suppress(*UNREADABLE):
+            rows = self._connection.execute(approvals.OF_THREAD, (row.key.thread,)).fetchall()
+            return {found.id: found for found in map(approvals.approval_of, rows)}
+        return {}
 
     def spec(self, row: ThreadRow) -> bytes | None:
         with suppress(sqlite3.DatabaseError):

@@ -42,6 +42,8 @@ PROGRESS: Mapping[str, int] = {
 }
 """Numbers of `threads` that follow the log, with their weights in `progress_sum`."""
 COMMIT: Mapping[str, int] = {"tenant": 3, "thread": 5, "session": 7, "root": 9, "first": 11, "last": 13}
+START: Mapping[str, int] = {"agent": 3, "start_time": 5, "thread": 7, "expire_time": 9}
+LINEAGE: Mapping[str, int] = {"thread": 3, "tenant": 5, "parent": 7, "root": 9}
 META: Mapping[str, int] = {"schema": 3, "core": 5, "epoch": 7, "next_thread": 9}
 
 

@@ -20,12 +20,19 @@ _READ = f"""
 SELECT h.position, h.checksum, c.*
 FROM (SELECT 1) LEFT JOIN horizons h ON h.tenant = ?1
 LEFT JOIN (
-  SELECT c.position, c.thread, coalesce(t.id, ''), c.first, c.last, {COMMIT_INTACT} AS intact
-  FROM commits c LEFT JOIN threads t ON t.thread = c.thread
+  SELECT c.position, c.thread, coalesce(t.id, ''), c.first, c.last, coalesce(l.parent, 0),
+    {COMMIT_INTACT} AS intact
+  FROM commits c LEFT JOIN threads t ON t.thread = c.thread LEFT JOIN lineage l ON l.thread = c.thread
   WHERE c.position > ?2 AND c.position <= ?3
-    AND (c.tenant = ?1 AND t.thread IS NOT NULL AND t.delete_time IS NULL OR NOT {COMMIT_INTACT})
+    AND (c.tenant = ?1 AND (?5 = 0 OR c.root = ?5) AND t.thread IS NOT NULL AND t.delete_time IS NULL
+      OR NOT {COMMIT_INTACT})
   ORDER BY c.position LIMIT ?4) c
 ORDER BY c.position"""
+# Of a thread `t` with details `d` that has ended. One that was ended by its row alone is searched for.
+END_POSITION = """coalesce(
+  (SELECT c.position FROM commits c
+   WHERE c.position = d.end_position AND c.thread = t.thread AND c.last = t.sequence),
+  (SELECT max(c.position) FROM commits c WHERE c.thread = t.thread), 0)"""
 _HORIZON = "SELECT position, checksum FROM horizons WHERE tenant = ?"
 
 
@@ -43,13 +50,13 @@ class SqliteCommits:
         row = await self._readers.row(_HORIZON, (tenant,))
         return verified_horizon(tenant, *row) if row is not None else 0
 
-    async def read(self, tenant: int, *, after: int, limit: int) -> CommitPage:
+    async def read(self, tenant: int, *, after: int, limit: int, root: int = 0) -> CommitPage:
         until = min(await self.last_position(), after + POSITIONS_MAX)
-        rows = await self._readers.rows(_READ, (tenant, after, until, limit))
+        rows = await self._readers.rows(_READ, (tenant, after, until, limit, root))
         horizon = verified_horizon(tenant, *rows[0][:2])
         commits = tuple(
-            CommitRow(position, ThreadKey(tenant, thread), thread_id, first, last, damaged=not intact)
-            for _, _, position, thread, thread_id, first, last, intact in rows
+            CommitRow(position, ThreadKey(tenant, thread), thread_id, first, last, parent, not intact)
+            for _, _, position, thread, thread_id, first, last, parent, intact in rows
             if position is not None
         )
         full = len(commits) == limit

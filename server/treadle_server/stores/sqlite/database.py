@@ -14,6 +14,7 @@ from treadle_server.stores.sqlite import checksums
 from treadle_server.stores.sqlite.faults import Fault, fault_of
 from treadle_server.stores.sqlite.frames import Marker
 from treadle_server.stores.sqlite.lock import FileLock, FileLocked, FileUnusable, FileWedged
+from treadle_server.stores.sqlite.memory_index import mend_index
 from treadle_server.stores.sqlite.place import check_usable, unusable
 from treadle_server.stores.sqlite.reserve import give_up_left
 from treadle_server.stores.sqlite.structure import (
@@ -28,7 +29,7 @@ from treadle_server.stores.sqlite.structure import (
 )
 
 APPLICATION_ID = 0x54524441  # "TRDA"
-CORE_VERSION = 1
+CORE_VERSION = 2
 """Raised with the first event that an older fold would misread; older binaries then refuse the file."""
 PAGE_SIZE = 8192
 BUSY_SECONDS = 5.0
@@ -169,6 +170,7 @@ def _open(
         migrate(connection, path)
         epoch, next_thread = _raise_epoch(connection)
         lock = take_lock()
+        mend_index(connection, path)
         marker = Marker(path, lock, every_commit_synced=durability is Durability.FULL)
         if durability is Durability.RELAXED:
             connection.execute("PRAGMA synchronous = NORMAL")  # only once the marker has said so

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 from treadle_server.stores.sqlite import checksums
 from treadle_server.stores.sqlite.commits import LAST_POSITION
+from treadle_server.stores.sqlite.thread_objects import DELETE_OBJECT
 from treadle_server.stores.sqlite.threads import DELETE_LABELS, DELETE_TAGS
 
 STEP_SECONDS = 0.005
 """A piece of work looks at the clock, and stops here: background units stay below 10 ms."""
-_ROWS = 32
+NOTES_PER_PIECE = _ROWS = 32
 """Deleted between two looks."""
 
 _REVISION = "SELECT revision FROM tenants WHERE tenant = ?"
@@ -29,9 +30,13 @@ _GONE = "SELECT id FROM threads WHERE thread = ? AND delete_time IS NOT NULL AND
 _DELETE_EVENTS = f"""
 DELETE FROM events WHERE tenant = ?1 AND thread = ?2 AND sequence IN (
   SELECT sequence FROM events WHERE tenant = ?1 AND thread = ?2 ORDER BY sequence LIMIT {_ROWS})"""
-_DELETE_NOTES = f"""
+DELETE_NOTES = f"""
 DELETE FROM notes WHERE tenant = ?1 AND key IN (
   SELECT key FROM notes WHERE tenant = ?1 AND scope = ?2 LIMIT {_ROWS}) AND scope = ?2"""
+# The plus keeps SQLite from looking through all of the tenant's, which it takes for few.
+DELETE_APPROVALS = f"""
+DELETE FROM approvals WHERE approval IN (
+  SELECT approval FROM approvals WHERE +tenant = ?1 AND thread = ?2 LIMIT {_ROWS})"""
 _SPEC_OF = "SELECT spec_digest FROM thread_details WHERE thread = ?"
 _DELETE_DETAILS = "DELETE FROM thread_details WHERE thread = ?"
 # By digest alone: a spec that tenants share goes with the last thread of any of them.
@@ -114,7 +119,8 @@ def _purge(cursor: sqlite3.Cursor, tenant: int, thread: int, deadline: float) ->
     row = cursor.execute(_GONE, (thread,)).fetchone()
     if row is None:
         return True
-    for sql, owner in ((_DELETE_EVENTS, thread), (_DELETE_NOTES, f"threads/{thread}")):
+    of_it = ((_DELETE_EVENTS, thread), (DELETE_APPROVALS, thread), (DELETE_NOTES, f"threads/{thread}"))
+    for sql, owner in of_it:
         while True:
             if time.monotonic() >= deadline:
                 return False
@@ -123,6 +129,7 @@ def _purge(cursor: sqlite3.Cursor, tenant: int, thread: int, deadline: float) ->
                 break
     digest = cursor.execute(_SPEC_OF, (thread,)).fetchone()
     cursor.execute(_DELETE_DETAILS, (thread,))
+    cursor.execute(DELETE_OBJECT, (thread,))
     if digest is not None:
         cursor.execute(_DELETE_SPEC, digest)
     cursor.execute(_MARK, (checksums.of_row(thread, row[0], "", None), thread))

@@ -11,10 +11,17 @@ import structlog
 from treadle_server.core.errors import Reason, Refused
 from treadle_server.ports.catalogue.tenants import TenantRow, Tenants
 from treadle_server.stores.sqlite import checksums
-from treadle_server.stores.sqlite.changes import Changes
-from treadle_server.stores.sqlite.commits import COMMIT_INTACT
+from treadle_server.stores.sqlite.changes import CHANGED, Changes
+from treadle_server.stores.sqlite.commits import COMMIT_INTACT, END_POSITION
 from treadle_server.stores.sqlite.expiry import Due, Expire, Purge
 from treadle_server.stores.sqlite.readers import Readers
+from treadle_server.stores.sqlite.session_expiry import (
+    EXPIRE_SESSION,
+    SESSIONS_DUE,
+    SESSIONS_PER_STEP,
+    PurgeSession,
+)
+from treadle_server.stores.sqlite.sessions import SESSIONS_TO_PURGE, session_of
 from treadle_server.stores.sqlite.statements import Write, WriteMany
 
 _LOG = structlog.get_logger(__name__)
@@ -29,6 +36,9 @@ FORGET_MICROS = 30 * 86_400 * 1_000_000
 _FORGET_REQUESTS = f"""
 DELETE FROM request_ids WHERE (tenant, request_id) IN (
   SELECT tenant, request_id FROM request_ids WHERE expire_time <= ? LIMIT {ROWS_PER_STEP})"""
+_FORGET_STARTS = f"""
+DELETE FROM starts WHERE (agent, start_time, thread) IN (
+  SELECT agent, start_time, thread FROM starts WHERE expire_time <= ? LIMIT {ROWS_PER_STEP})"""
 TENANTS_DUE = """
 SELECT n.tenant FROM tenants n
 WHERE EXISTS (
@@ -37,12 +47,8 @@ WHERE EXISTS (
     AND t.end_time IS NOT NULL AND t.delete_time IS NULL)"""
 # A damaged row decides nothing: neither that its thread goes, nor that its commits do.
 _INTACT = f"t.identity_sum IS ({checksums.sum_sql(checksums.IDENTITY, 't.')})"
-# The last commit of a thread that was ended by its row alone is searched for.
 THREADS_DUE = f"""
-SELECT t.thread, coalesce(
-  (SELECT c.position FROM commits c
-   WHERE c.position = d.end_position AND c.thread = t.thread AND c.last = t.sequence),
-  (SELECT max(c.position) FROM commits c WHERE c.thread = t.thread), 0)
+SELECT t.thread, {END_POSITION}
 FROM threads t INDEXED BY threads_to_expire
 LEFT JOIN thread_details d ON d.thread = t.thread
 WHERE t.tenant = ? AND t.end_time <= ? AND t.end_time IS NOT NULL AND t.delete_time IS NULL AND t.state >= 6
@@ -102,6 +108,9 @@ class SqliteHousekeeping:
 
     async def forget_requests(self, now: int) -> int:
         return await self._changes.work_off(Write(_FORGET_REQUESTS, (now,)), rounds_max=ROUNDS_MAX)
+
+    async def forget_starts(self, now: int) -> int:
+        return await self._changes.work_off(Write(_FORGET_STARTS, (now,)), rounds_max=ROUNDS_MAX)
 
     async def expire_threads(self, now: int, retention: int | None) -> int:
         expired = 0
@@ -180,6 +189,39 @@ class SqliteHousekeeping:
         if not await self._readers.rows(THREADS_TO_FORGET, gone_by):
             return 0
         return await self._changes.work_off(Write(_FORGET_THREADS, gone_by), rounds_max=ROUNDS_MAX)
+
+    async def expire_sessions(self, now: int, retention: int | None) -> int:
+        expired, after = 0, 0
+        for _ in range(ROUNDS_MAX):
+            rows = await self._readers.rows(SESSIONS_DUE, (now, retention, after))
+            for key, session, revision in rows:
+                tenant = await self._tenant(key)
+                kept = None if tenant is None else _first(tenant.thread_retention, retention)
+                if tenant is not None and kept is not None:
+                    values = (now, session, revision, now - kept, tenant.revision)
+                    expired += await self._expire_session(values)
+            if len(rows) < SESSIONS_PER_STEP:
+                break
+            after = rows[-1][1]
+        return expired
+
+    async def _expire_session(self, values: tuple[int, int, int, int, int]) -> int:
+        answer = await self._changes.apply(0, Write(EXPIRE_SESSION, values), CHANGED, background=True)
+        return answer[0] if answer is not None else 0
+
+    async def purge_sessions(self) -> int:
+        purged = 0
+        for row in await self._readers.rows(SESSIONS_TO_PURGE):
+            tenant, session = row[1], row[0]
+            try:
+                gone = session_of(row) is None
+            except Refused as damage:  # a deletion that is damaged is none
+                _LOG.error("session_not_purged", session=session, why=damage.message)
+                continue
+            if gone:
+                await self._changes.apply(0, PurgeSession(tenant, session), background=True)
+                purged += 1
+        return purged
 
     async def purge_agents(self, now: int) -> int:
         agents = await self._readers.rows(_AGENTS_TO_PURGE, (now,))

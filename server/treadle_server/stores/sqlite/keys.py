@@ -1,7 +1,9 @@
 """The API keys that identify callers."""
 
+import json
 from collections.abc import Sequence
 
+from treadle_server.core.json_text import canonical_json
 from treadle_server.ports.catalogue.keys import ApiKeyRow, NewApiKey
 from treadle_server.ports.catalogue.pages import Page, Position
 from treadle_server.ports.log import RequestRow
@@ -13,12 +15,12 @@ from treadle_server.stores.sqlite.readers import Readers, Row
 from treadle_server.stores.sqlite.statements import Answer, Write
 
 COLUMNS = """api_key, tenant, id, principal, admin, prefix, secret_hash, display_name, revision, create_time,
-update_time, expire_time, delete_time, checksum"""
+update_time, expire_time, delete_time, object_patterns, checksum"""
 _INSERT_KEY = """
 INSERT INTO api_keys
   (tenant, id, principal, admin, prefix, secret_hash, display_name, revision, create_time, update_time,
-   expire_time, checksum)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, id) DO NOTHING"""
+   expire_time, object_patterns, checksum)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, id) DO NOTHING"""
 _UPDATE_KEY = """
 UPDATE api_keys SET display_name = ?, revision = ?, update_time = ?, expire_time = ?, checksum = ?
 WHERE api_key = ? AND revision = ? AND delete_time IS NULL"""
@@ -31,7 +33,7 @@ WHERE tenant = ? AND api_key < ? AND delete_time IS NULL ORDER BY api_key DESC L
 _COUNT_KEYS = "SELECT count(*) FROM api_keys WHERE tenant = ? AND delete_time IS NULL"
 _DELETE_KEY = """
 UPDATE api_keys SET delete_time = ?1, checksum = row_checksum(tenant, id, principal, admin, prefix,
-  secret_hash, display_name, revision, create_time, update_time, expire_time, ?1)
+  secret_hash, display_name, revision, create_time, update_time, expire_time, ?1, object_patterns)
 WHERE api_key = ?2 AND delete_time IS NULL"""
 
 
@@ -47,12 +49,13 @@ class SqliteApiKeys:
             *(new.tenant, new.id, new.principal, int(new.admin), new.prefix, new.secret_hash),
             *(new.display_name, 1, new.create_time, new.create_time, new.expire_time),
         )
-        checksum = checksums.of_row(*values, None)
+        patterns = canonical_json(new.object_patterns)
+        checksum = checksums.of_row(*values, None, patterns)
         answer = await self._changes.apply(
             new.tenant,
             Write(
                 _INSERT_KEY,
-                (*values, checksum),
+                (*values, patterns, checksum),
                 lambda: id_taken("ApiKey", f"apiKeys/{new.id}"),
             ),
             Answer(_SELECT_KEY, (new.tenant, new.id)),
@@ -97,6 +100,7 @@ class SqliteApiKeys:
         checksum = checksums.of_row(
             *(row.tenant, row.id, row.principal, int(row.admin), row.prefix, row.secret_hash),
             *(display_name, revision, row.create_time, update_time, expire_time, None),
+            canonical_json(row.object_patterns),
         )
         changed = (display_name, revision, update_time, expire_time, checksum, row.key, row.revision)
         answer = await self._changes.apply(
@@ -116,4 +120,5 @@ def key_of(row: Row) -> ApiKeyRow:
     key, *values, checksum = row
     tenant, key_id, principal, admin, *others = values
     checksums.verify(checksum, f"key {key_id}", *values, resource=f"apiKeys/{key_id}")
+    others[-1] = tuple(json.loads(others[-1]))
     return ApiKeyRow(key, tenant, key_id, principal, bool(admin), *others)

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from treadle_server.ports.catalogue.memories import Room
 from treadle_server.ports.clock import Clock
 from treadle_server.stores.sqlite.agents import SqliteAgents
+from treadle_server.stores.sqlite.approvals import SqliteApprovals
 from treadle_server.stores.sqlite.backup import SqliteCopies
 from treadle_server.stores.sqlite.changes import Changes
 from treadle_server.stores.sqlite.commits import SqliteCommits
@@ -14,12 +16,17 @@ from treadle_server.stores.sqlite.damage import Damages
 from treadle_server.stores.sqlite.database import Database, Durability, open_database
 from treadle_server.stores.sqlite.housekeeping import SqliteHousekeeping
 from treadle_server.stores.sqlite.keys import SqliteApiKeys
+from treadle_server.stores.sqlite.lineage import SqliteLineage
 from treadle_server.stores.sqlite.log import SqliteLog
+from treadle_server.stores.sqlite.mail import SqliteMailbox
+from treadle_server.stores.sqlite.memories import MEMORY_ROOM, SqliteMemories
 from treadle_server.stores.sqlite.notes import SqliteNotes
 from treadle_server.stores.sqlite.readers import Readers
 from treadle_server.stores.sqlite.requests import SqliteRequests
 from treadle_server.stores.sqlite.reserve import RESERVE_BYTES, Reserve
+from treadle_server.stores.sqlite.session_records import SqliteSessionRecords
 from treadle_server.stores.sqlite.sessions import SqliteSessions
+from treadle_server.stores.sqlite.starts import SqliteStarts
 from treadle_server.stores.sqlite.tenants import SqliteTenants
 from treadle_server.stores.sqlite.threads import SqliteThreads
 from treadle_server.stores.sqlite.trials import SqliteTrials
@@ -35,6 +42,7 @@ class SqliteStore:
         readers: Readers,
         clock: Clock,
         backup_dir: Path | None = None,
+        memory_room: Room = MEMORY_ROOM,
     ) -> None:
         self._database = database
         self._closed = False
@@ -48,9 +56,15 @@ class SqliteStore:
         self.requests = SqliteRequests(readers)
         self.agents = SqliteAgents(changes, readers)
         self.sessions = SqliteSessions(changes, readers)
+        self.session_records = SqliteSessionRecords(readers)
         self.tenants = SqliteTenants(changes, readers)
         self.api_keys = SqliteApiKeys(changes, readers)
         self.notes = SqliteNotes(changes, readers)
+        self.memories = SqliteMemories(changes, readers, memory_room)
+        self.starts = SqliteStarts(readers, clock)
+        self.mail = SqliteMailbox(changes, readers)
+        self.lineage = SqliteLineage(readers)
+        self.approvals = SqliteApprovals(readers)
         self.trials = SqliteTrials(changes, readers, epoch=database.epoch)
         self.housekeeping = SqliteHousekeeping(changes, readers, self.tenants)
         folder = backup_dir or database.path.with_name(f"{database.path.name}-backups")
@@ -67,6 +81,7 @@ class SqliteStore:
         clock: Clock,
         backup_dir: Path | None = None,
         reserve_bytes: int = RESERVE_BYTES,
+        memory_room: Room = MEMORY_ROOM,
     ) -> "SqliteStore":
         """Raises FileUnusable, of which FileLocked is one kind. `on_fatal` gets Fenced or StoreFailed, once
         or more: stop the process then. `reserve_bytes` of the disk are kept for when it is full.
@@ -81,7 +96,7 @@ class SqliteStore:
         await asyncio.to_thread(reserve.take)
         committer = Committer(database, on_fatal, reserve=reserve)
         committer.start()
-        store = cls(database, committer, readers, clock, backup_dir)
+        store = cls(database, committer, readers, clock, backup_dir, memory_room)
         try:
             await store.copies.settle()
         except BaseException:

@@ -12,10 +12,17 @@ from treadle_server.ports.catalogue.thread_queries import (
 )
 from treadle_server.ports.catalogue.threads import ThreadRow
 from treadle_server.stores.sqlite import checksums
+from treadle_server.stores.sqlite.thread_objects import about, reached
 
 ALTERNATIVES_MAX = 100
 
-_TEXT = {ThreadColumn.SUBJECT_TYPE, ThreadColumn.SUBJECT_ID, ThreadColumn.TRIGGERED_BY}
+_TEXT = {
+    ThreadColumn.SUBJECT_TYPE,
+    ThreadColumn.SUBJECT_ID,
+    ThreadColumn.TRIGGERED_BY,
+    ThreadColumn.PARENT_OBJECT,
+    ThreadColumn.PARENT_THREAD,
+}
 _HAS_ONLY = {ThreadColumn.TAG, ThreadColumn.LABEL}
 _IDENTITY_DAMAGED = f"t.identity_sum IS NOT ({checksums.sum_sql(checksums.IDENTITY, 't.')})"
 _PROGRESS_DAMAGED = f"t.progress_sum IS NOT ({checksums.sum_sql(checksums.PROGRESS, 't.')})"
@@ -23,6 +30,9 @@ _DETAILS_DAMAGED = f"""NOT coalesce((
   SELECT {checksums.DETAILS_INTACT}(d.checksum, d.spec_digest, CAST(d.triggered_by AS BLOB),
     CAST(d.tags AS BLOB), CAST(d.labels AS BLOB), d.client_metadata)
   FROM thread_details d WHERE d.thread = t.thread), 0)"""
+_CALLED_BY = """t.thread IN (
+  SELECT l.thread FROM threads p CROSS JOIN lineage l ON l.parent = p.thread
+  WHERE p.tenant = ? AND p.id IN ({marks}))"""
 # A damaged value must not take a thread out of a list. Where an index holds the value too, the check at the
 # start finds what they disagree on; these columns are in none.
 _DAMAGED = {
@@ -57,6 +67,10 @@ def keys_of_page(query: ThreadQuery) -> tuple[str, list[Any]]:
     sql = _begin(query, conditions)
     for condition in conditions:
         _add(sql, query.tenant, condition)
+    if query.object_patterns:
+        term, values = reached(query.tenant, query.object_patterns)
+        sql.terms.append(term)
+        sql.values += values
     value = _ordered_value(sql, query.order_by)
     if query.after is not None:
         sql.terms.append(f"({value}, {sql.thread}) {'<' if query.descending else '>'} (?, ?)")
@@ -113,6 +127,16 @@ def _add(sql: _Sql, tenant: int, condition: Condition) -> None:
     if condition.operator is Operator.HAS:
         _add_has(sql, tenant, condition)
         return
+    if column is ThreadColumn.PARENT_THREAD:
+        parents = value if isinstance(value, tuple) else (value,)
+        sql.terms.append(_CALLED_BY.format(marks=", ".join("?" * len(parents))))
+        sql.values += [tenant, *parents]
+        return
+    if column is ThreadColumn.PARENT_OBJECT and condition.operator is not Operator.NOT_EQUAL:
+        term, values = about(tenant, [str(one) for one in (value if isinstance(value, tuple) else (value,))])
+        sql.terms.append(term)
+        sql.values += values
+        return
     if isinstance(value, tuple):
         term = f"{_name(column)} IN ({', '.join('?' * len(value))})"
         sql.values += value
@@ -154,6 +178,8 @@ def _is_label_with_value(condition: Condition) -> bool:
 def _name(column: ThreadColumn) -> str:
     if column is ThreadColumn.TRIGGERED_BY:
         return "(SELECT d.triggered_by FROM thread_details d WHERE d.thread = t.thread)"
+    if column is ThreadColumn.PARENT_OBJECT:
+        return "(SELECT o.parent_object FROM thread_objects o WHERE o.thread = t.thread)"
     return f"t.{column.value}"
 
 
@@ -171,6 +197,8 @@ def _check(condition: Condition) -> None:
     alternatives = value if isinstance(value, tuple) else (value,)
     wanted: type = str if column in _TEXT or column in _HAS_ONLY else int
     has = operator is Operator.HAS
+    if column is ThreadColumn.PARENT_THREAD and operator not in (Operator.EQUAL, Operator.IN):
+        raise ValueError(f"{column.value} is compared by = alone, not by {operator.value!r}")
     fits = (
         has == (column in _HAS_ONLY)
         and (isinstance(value, tuple) == (operator is Operator.IN) or has)

@@ -10,6 +10,7 @@ from treadle_server.ports.log import ThreadKey
 from treadle_server.stores.refusals import record_corrupt
 from treadle_server.stores.sqlite import checksums
 from treadle_server.stores.sqlite.readers import Row
+from treadle_server.stores.sqlite.thread_objects import object_intact
 
 ROW = f"""
 SELECT t.tenant, t.thread, t.id, t.agent, coalesce(a.id, ''), t.version,
@@ -22,11 +23,12 @@ SELECT t.tenant, t.thread, t.id, t.agent, coalesce(a.id, ''), t.version,
   d.checksum, d.summary_checksum,
   t.identity_sum IS ({checksums.sum_sql(checksums.IDENTITY, "t.")}),
   t.progress_sum IS ({checksums.sum_sql(checksums.PROGRESS, "t.")}),
-  t.checksum, t.subject_id, t.delete_time, t.purged, t.expired
+  t.checksum, t.subject_id, t.delete_time, t.purged, t.expired, o.parent_object, o.checksum
 FROM {{threads}}
 LEFT JOIN thread_details d ON d.thread = t.thread
 LEFT JOIN agents a ON a.agent = t.agent
 LEFT JOIN sessions s ON s.session = t.session
+LEFT JOIN thread_objects o ON o.thread = t.thread
 """
 """`thread_of` reads what it selects."""
 _TEXTS = frozenset({2, 4, 7, 22, 23})
@@ -37,15 +39,16 @@ _UNBELIEVED = (14, 16, 18, 19, 20, 21)
 def thread_of(row: Row) -> ThreadRow | None:
     """None for a deleted thread. Raises Refused(RECORD_CORRUPT) for one that is not as it was written."""
     thread, thread_id = row[1], row[2]
-    identity_intact, progress_intact, checksum, subject_id, delete_time, purged, expired = row[33:]
+    identity_intact, progress_intact, checksum, subject_id, delete_time, purged, expired = row[33:40]
     if not identity_intact:
         raise _damage(thread_id)
     if delete_time is not None:
         return None
     text_intact = checksums.of_row(thread, thread_id, row[22], subject_id) == checksum
+    text_intact = text_intact and object_intact(thread, row[0], *row[40:42])
     if not (progress_intact and text_intact and _details_intact(row)) or purged or expired:
         raise _damage(thread_id)
-    return _thread(row)
+    return replace(_thread(row), parent_object=row[40]) if row[40] else _thread(row)
 
 
 def known_of(row: Row) -> ThreadRow | None:

@@ -11,9 +11,11 @@ from treadle_server.ports.log import Conflict, RequestRow, ThreadKey
 from treadle_server.stores.refusals import revision_differs
 from treadle_server.stores.sqlite import checksums
 from treadle_server.stores.sqlite.append import FREE_SESSION, INSERT_LABEL, INSERT_TAG, details_of
+from treadle_server.stores.sqlite.approvals import CancelOpen
 from treadle_server.stores.sqlite.changes import Changes
 from treadle_server.stores.sqlite.checksums import PROGRESS
 from treadle_server.stores.sqlite.damage import Damages
+from treadle_server.stores.sqlite.mail import look
 from treadle_server.stores.sqlite.readers import Readers, Row
 from treadle_server.stores.sqlite.statements import Answer, Write, WriteMany
 from treadle_server.stores.sqlite.thread_queries import fits, keys_of_page
@@ -172,5 +174,7 @@ class SqliteThreads:
             key.tenant,
             Write(_CONDEMN, (stop_reason, now, key.thread, key.tenant)),
             Write(FREE_SESSION, (key.thread,)),
+            CancelOpen(key.thread),
+            look(key.tenant, key.thread),
             ends_thread=key.thread,
         )
