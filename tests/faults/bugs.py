@@ -136,8 +136,9 @@ BUGS: tuple[Bug, ...] = (
         (
             Edit(
                 "engine/driver.py",
-                "        if command.effect is not Effect.READ_ONLY:\n            await self.head.durable()\n",
-                "",
+                "        if approved or command.effect is not Effect.READ_ONLY:\n"
+                "            await self.head.durable()\n",
+                "        if approved:\n            await self.head.durable()\n",
             ),
         ),
         (_ORDER,),

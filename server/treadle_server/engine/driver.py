@@ -197,8 +197,9 @@ class Driver:
         return await self._steps.call_model(self.head, command)
 
     async def _call_tool(self, command: CallTool) -> _Answer:
+        """Waits for the intent, and for a decision, which a crash can take as well."""
         approved = self.head.state.calls[command.call_id].approval is not None
-        if approved or command.effect is not Effect.READ_ONLY:  # a decision can be lost too
+        if approved or command.effect is not Effect.READ_ONLY:
             await self.head.durable()
         self._dispatch(command)
         return await self._steps.call_tool(self.head, command)
