@@ -19,8 +19,8 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 from google.rpc import error_details_pb2
 
-from tests.client.runs import THREAD, calculation, ended, numbered
-from tests.client.server import Act, Server, answers, hangs, refuses
+from tests.client.runs import THREAD, calculation, created, ended, numbered
+from tests.client.server import Act, Server, answers, hangs, log_of, refuses
 from tests.client.test_view import CALCULATION
 from treadle import Agent, AgentVersion, ApiKey, Approval, Input, Tenant, Thread, Usage
 from treadle.commands.agents import tools_of
@@ -150,6 +150,18 @@ async def test_a_run_shows_a_question_and_how_to_answer_it(server: Server) -> No
     )
 
 
+async def test_a_run_that_was_handed_to_a_thread_waits_only_for_what_comes(server: Server) -> None:
+    server.play(
+        answers(Thread(name=THREAD, state=Thread.RUNNING, last_sequence=9)), answers(RUN), answers(COMPLETED)
+    )
+
+    ran = await finished(server, "run", "helper", "x", "--session-key", "k", "--busy-policy", "steer")
+
+    assert (ran.code, ran.out) == (0, "It is 4.\n")
+    assert server.asked[0].request.thread.busy_policy == Thread.STEER
+    assert server.asked[1].request.after_sequence == 9
+
+
 async def test_run_can_print_the_thread_as_json(server: Server) -> None:
     server.play(CREATED, answers(RUN), answers(COMPLETED))
 
@@ -207,6 +219,40 @@ async def test_ctrl_c_detaches_and_says_how_to_go_on(server: Server, command: tu
     )
     assert said is not None
     assert [asked.method for asked in server.asked] in (["WatchThread"], ["ExecuteAgentStream"])
+
+
+async def test_ctrl_c_leaves_a_tree_with_the_cursor_of_what_was_shown(server: Server) -> None:
+    started = numbered(created(), ThreadEvent(state_changed=StateChanged(to=Thread.RUNNING)))
+    child = log_of(3, "threads/c")
+    batches = [
+        WatchThreadResponse(events=started, cursor="c1"),
+        WatchThreadResponse(events=child[:1], cursor="c2"),
+        WatchThreadResponse(events=child[1:2], cursor="c3"),
+    ]
+    server.play(hangs(*batches))
+
+    async with treadle(server, "watch", "t1", "--children") as process, asyncio.timeout(30):
+        assert process.stdout is not None
+        while await process.stdout.readline() != b"Iteration 2\n":
+            pass
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+
+    assert process.returncode == 130
+    assert re.fullmatch(
+        r"detached; threads/t1 goes on: treadle watch threads/t1 --children --after-cursor c[23]\n",
+        err.decode(),
+    )
+
+
+async def test_the_end_of_the_watched_thread_decides_whether_its_watch_fails(server: Server) -> None:
+    failed = ended(Thread.FAILED, Thread.MODEL_ERROR)
+    child = WatchThreadResponse(events=log_of(2, "threads/c"), cursor="c1")
+    server.play(answers(WatchThreadResponse(events=numbered(failed), cursor="c0"), child))
+
+    ran = await finished(server, "watch", "t1", "--children")
+
+    assert ran.code == 1
 
 
 async def test_ctrl_c_while_an_answer_is_waited_for_names_the_thread(server: Server) -> None:

@@ -77,6 +77,20 @@ def test_a_run_on_a_terminal_ends_with_the_same_lines() -> None:
         assert line in shown
 
 
+def test_threads_told_together_say_whose_turn_it_is_and_count_for_themselves() -> None:
+    out = io.StringIO()
+    mine, other = calculation(), calculation()
+    for event in other:
+        event.thread = "threads/t2"
+
+    with LiveView(Console(file=out)) as view:
+        for event in (*mine[:4], *other, *mine[4:]):
+            view.show(event)
+
+    lines, theirs = CALCULATION.splitlines(), CALCULATION.replace("/t1", "/t2").splitlines()
+    assert out.getvalue().splitlines() == [*lines[:3], *theirs, "threads/t1", *lines[3:]]
+
+
 def test_json_is_one_event_a_line() -> None:
     out = io.StringIO()
 

@@ -1,8 +1,9 @@
-"""A thread's run as people watch it, or as programs read it."""
+"""A thread's run, or that of several, as people watch it, or as programs read it."""
 
 from __future__ import annotations
 
 import textwrap
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -84,19 +85,29 @@ class Streaming:
         self._texts = {MessageDelta.THOUGHT: "", MessageDelta.TEXT: ""}
 
 
+@dataclass(slots=True)
+class _Told:
+    """What was told of one thread, to go on with."""
+
+    transcript: Transcript = field(default_factory=Transcript)
+    streaming: Streaming = field(default_factory=Streaming)
+
+
 class LiveView:
-    """Shows a thread's events: on a terminal also what is being streamed, elsewhere plain lines alone."""
+    """Shows events of one or several threads: on a terminal also what is being streamed, elsewhere plain
+    lines alone.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
-        self._transcript = Transcript()
-        self._streaming = Streaming()
+        self._told: dict[str, _Told] = {}
+        self._last = ""
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live = Live(
-                get_renderable=lambda: self._streaming.region(self._console),
+                get_renderable=self._region,
                 console=self._console,
                 refresh_per_second=8,
                 transient=True,
@@ -115,10 +126,20 @@ class LiveView:
             self._live = None
 
     def show(self, event: ThreadEvent) -> None:
-        lines = self._transcript.lines(event)
-        self._streaming.take(event, self._transcript)
+        told = self._told.setdefault(event.thread, _Told())
+        lines = told.transcript.lines(event)
+        told.streaming.take(event, told.transcript)
+        if lines and self._last not in ("", event.thread) and not event.HasField("thread_created"):
+            self._write(Line(event.thread, "bold underline", 0))
         for line in lines:
+            self._last = event.thread
             self._write(line)
+        if event.HasField("thread_ended"):
+            del self._told[event.thread]
+
+    def _region(self) -> RenderableType:
+        regions = [told.streaming.region(self._console) for told in list(self._told.values())]
+        return Group(*regions)
 
     def _write(self, line: Line) -> None:
         if self._console.is_terminal:

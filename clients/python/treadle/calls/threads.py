@@ -43,6 +43,10 @@ class ThreadFields(TypedDict, total=False):
 def thread_of(agent: str, input: Input, fields: ThreadFields) -> Thread:
     """The thread that a caller wants to have."""
     plain = dict(fields)
+    unknown = sorted(plain.keys() - ThreadFields.__optional_keys__)
+    if unknown:
+        hint = "; watch_tree follows a thread and its children" if "include_children" in unknown else ""
+        raise TypeError(f"a new thread takes no argument {', '.join(unknown)}{hint}")
     metadata = plain.pop("client_metadata", None)
     if metadata is not None:
         plain["client_metadata"] = struct_of(fields["client_metadata"])

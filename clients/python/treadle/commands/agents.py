@@ -11,6 +11,7 @@ from treadle.commands.access import access, write_json, write_rows
 
 if TYPE_CHECKING:
     from treadle.calls.agents import AgentFields
+    from treadle.v1.agent_pb2 import MemoryRule
     from treadle.v1.approval_pb2 import ApprovalPolicy
 
 app = typer.Typer(help="Make, change and list agents.", no_args_is_help=True)
@@ -31,6 +32,24 @@ Approve = Annotated[
     typer.Option(
         help="Tools whose calls one person must approve: `*`, `pay*`, `builtin/remember`. Repeat it, or"
         " separate by commas; empty for none."
+    ),
+]
+Subagents = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--subagent",
+        metavar="AGENT",
+        help="An agent that it may call, its id or `agents/{agent}`. Repeat it, or separate by commas; empty"
+        " for none.",
+    ),
+]
+Memories = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--memory",
+        metavar="[ALIAS=]NAMESPACE[:read|:write]",
+        help="Memories that it searches and, unless `:read`, saves: `notes`, `user=user:{subject.id}:read`."
+        " Repeat it; empty for none.",
     ),
 ]
 DisplayName = Annotated[str | None, typer.Option(help="Name to show to people.")]
@@ -72,11 +91,13 @@ def create(
     instructions: Instructions = None,
     tools: Tools = None,
     approve: Approve = None,
+    subagents: Subagents = None,
+    memories: Memories = None,
     display_name: DisplayName = None,
     description: Description = None,
 ) -> None:
     """Makes an agent and prints its name."""
-    fields = fields_of(instructions, tools, display_name, description, approve)
+    fields = fields_of(instructions, tools, display_name, description, approve, subagents, memories)
     with access(context).client() as client:
         typer.echo(client.create_agent(id, model=model, **fields).name)
 
@@ -89,6 +110,8 @@ def update(
     instructions: Instructions = None,
     tools: Tools = None,
     approve: Approve = None,
+    subagents: Subagents = None,
+    memories: Memories = None,
     display_name: DisplayName = None,
     description: Description = None,
     disabled: Annotated[
@@ -97,7 +120,7 @@ def update(
     etag: Annotated[str, typer.Option(help="Refuse if it has changed since it had this etag.")] = "",
 ) -> None:
     """Changes what is given and prints the agent's version."""
-    fields = fields_of(instructions, tools, display_name, description, approve)
+    fields = fields_of(instructions, tools, display_name, description, approve, subagents, memories)
     if disabled is not None:
         fields["disabled"] = disabled
     if not fields and model is None:
@@ -164,6 +187,8 @@ def fields_of(
     display_name: str | None,
     description: str | None,
     approve: list[str] | None = None,
+    subagents: list[str] | None = None,
+    memories: list[str] | None = None,
 ) -> AgentFields:
     """The fields that were given on the command line, and no others."""
     fields: AgentFields = {}
@@ -177,6 +202,10 @@ def fields_of(
         fields["description"] = description
     if approve is not None:
         fields["approval_policy"] = _policy(approve)
+    if subagents is not None:
+        fields["subagents"] = _agents(subagents)
+    if memories is not None:
+        fields["memory_rules"] = [_memory_rule(each) for each in memories if each]
     return fields
 
 
@@ -184,15 +213,37 @@ def _policy(given: list[str]) -> ApprovalPolicy:
     """One rule for each pattern, in their order."""
     from treadle.v1.approval_pb2 import ApprovalPolicy, ApprovalRule
 
-    patterns = [name.strip() for names in given for name in names.split(",") if name.strip()]
-    return ApprovalPolicy(rules=[ApprovalRule(tool_pattern=each, approvers_needed=1) for each in patterns])
+    rules = [ApprovalRule(tool_pattern=each, approvers_needed=1) for each in _separate(given)]
+    return ApprovalPolicy(rules=rules)
+
+
+def _agents(given: list[str]) -> list[str]:
+    from treadle.calls import names
+
+    return [names.agent(each) for each in _separate(given)]
+
+
+def _memory_rule(given: str) -> MemoryRule:
+    """A rule from its short form; only the last `:read` or `:write` is not of the namespace."""
+    from treadle.v1.agent_pb2 import MemoryRule
+
+    alias, _, place = given.rpartition("=")  # a namespace holds none
+    namespace, _, access = place.rpartition(":")
+    known = {"read": MemoryRule.READ, "write": MemoryRule.READ_WRITE}
+    if namespace and access in known:
+        return MemoryRule(alias=alias, namespace=namespace, access=known[access])
+    return MemoryRule(alias=alias, namespace=place)
 
 
 def tools_of(given: list[str]) -> tuple[list[str], list[str]]:
     """Tool groups, and the tools that they are narrowed down to."""
-    wanted = [name.strip() for names in given for name in names.split(",") if name.strip()]
+    wanted = _separate(given)
     groups = [name for name in wanted if name.startswith("toolGroups/")]
     if any(name.partition("/")[0] == "builtin" for name in wanted):
         groups.append("toolGroups/builtin")
     tools = [name for name in wanted if name != "builtin" and not name.startswith("toolGroups/")]
     return list(dict.fromkeys(groups)), list(dict.fromkeys(tools))
+
+
+def _separate(given: list[str]) -> list[str]:
+    return [name.strip() for names in given for name in names.split(",") if name.strip()]
