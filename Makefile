@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-WORKERS ?= 3
+WORKERS ?= 2
 
 .PHONY: help setup demo test check generate bench soak machine planted mutants clean
 
@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/treadle demo
 
-test: setup  # most tests wait for processes, so there may be more workers than cores
+test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 check: setup

@@ -256,6 +256,7 @@ async def _collect(process: Any, server: ServerProcess, outcome: Outcome, log: b
         outcome.resident.append(resident_bytes(server.pid))
         if log:
             print(f"{outcome.requests:>9} requests  {outcome.resident[-1] / MIB:6.1f} MiB", flush=True)
+    await process.wait()  # to kill one that is just ending would take its code from it
 
 
 def main() -> int:
