@@ -144,8 +144,7 @@ SELECT count(*) FROM n, (SELECT max(sequence) FROM events)"""
 
 
 def read_without_pause(path: Path, over: threading.Event) -> int:
-    """One snapshot after another, each held for a moment that is short beside a tenth of a second, also on a busy
-    machine; returns how many."""
+    """One snapshot after another, each held for a moment, also on a busy machine; returns how many."""
     connection, count = sqlite3.connect(path, isolation_level=None), 0
     while not over.is_set():
         connection.execute(_LONG_QUERY).fetchall()
