@@ -30,7 +30,16 @@ from tests.rpc.runs import (
 )
 from tests.server_process import ServerProcess
 from tests.waiting import eventually
-from treadle import Client, FailedPrecondition, NotFound, OutOfRange, Retry, StateConflict, ThreadEvent
+from treadle import (
+    AgentLimits,
+    Client,
+    FailedPrecondition,
+    NotFound,
+    OutOfRange,
+    Retry,
+    StateConflict,
+    ThreadEvent,
+)
 from treadle.v1 import agent_service_pb2
 
 _agents: Any = agent_service_pb2
@@ -38,6 +47,8 @@ CALL = {"calls": [{"name": "calculator", "arguments": {"expression": "6*7"}}], "
 BUSY = "scripted:" + json.dumps({"turns": [*[CALL] * 200, {"text": "Done."}]})
 QUICK = "scripted:" + json.dumps({"turns": [CALL, {"text": "Done. " * 400}]})
 HANGING = "scripted:" + json.dumps({"turns": [CALL, {"hang": True, "text": ""}]})
+LONG = AgentLimits(max_iterations=1_000, max_tool_calls=1_000)
+"""So that the threads are at work for as long as the slowest machine needs to delete them."""
 SECONDS = 60.0
 PATIENT = Retry(first_delay_seconds=0.05, delay_seconds_max=0.5, call_seconds_max=30, stream_seconds_max=30)
 
@@ -63,7 +74,7 @@ async def missing(client: Client, name: str) -> bool:
 
 async def test_forty_threads_at_work_are_deleted_and_their_readers_see_the_end(server: ServerProcess) -> None:
     async with Client(server.address) as client, asyncio.timeout(SECONDS):
-        await client.create_agent("busy", model=BUSY, tool_groups=["toolGroups/builtin"])
+        await client.create_agent("busy", model=BUSY, tool_groups=["toolGroups/builtin"], limits=LONG)
         await client.create_agent("hanging", model=HANGING, tool_groups=["toolGroups/builtin"])
         names = [
             (await client.create_thread(agent, "Go.")).name
@@ -98,7 +109,7 @@ async def test_forty_threads_at_work_are_deleted_and_their_readers_see_the_end(s
 
 async def test_an_agent_that_is_deleted_ends_its_threads_that_run_and_wait(server: ServerProcess) -> None:
     async with Client(server.address) as client, asyncio.timeout(SECONDS):
-        await client.create_agent("busy", model=BUSY, tool_groups=["toolGroups/builtin"])
+        await client.create_agent("busy", model=BUSY, tool_groups=["toolGroups/builtin"], limits=LONG)
         names = [(await client.create_thread("busy", "Go.", session_key=f"s{n % 5}")).name for n in range(20)]
         readers = [asyncio.create_task(seen_by(client, name)) for name in names]
         with pytest.raises(StateConflict):
